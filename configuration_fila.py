@@ -1,0 +1,306 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""FILA configuration, and the one piece of geometry that the processor and the model share.
+
+Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the article" below.
+"""
+
+import difflib
+import math
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.utils import is_timm_available
+
+FUSION_TYPES = ("none", "cross_attention", "channel_concat", "cvfm")
+FUSION_ALIGNS = ("conv", "interpolate")
+NUM_CONVNEXT_STAGES = 4
+# One cell of ConvNeXt's last stage is this many pixels wide. FILA scales the high-resolution canvas
+# so that such a cell covers exactly one ViT patch (article: 32/14 for CLIP ViT-L/14).
+CONVNEXT_STRIDE = 32
+
+
+def get_content_box(image_size, canvas_size):
+    """Where an image lies on its canvas after the aspect-keeping resize and the centred padding.
+
+    Equals `LlavaNextImageProcessor`'s arithmetic: the tight side fills the canvas, the other is rounded up, and an odd
+    pixel of padding goes to the bottom or the right.
+
+    Args:
+        image_size (`tuple[int, int]`): original (height, width) in pixels.
+        canvas_size (`tuple[int, int]`): (height, width) of the canvas in pixels.
+
+    Returns:
+        `tuple[int, int, int, int]`: (top, left, height, width) of the resized image on the canvas, in pixels.
+    """
+    image_height, image_width = image_size
+    canvas_height, canvas_width = canvas_size
+    scale_height, scale_width = canvas_height / image_height, canvas_width / image_width
+    if scale_width < scale_height:
+        height, width = min(math.ceil(image_height * scale_width), canvas_height), canvas_width
+    else:
+        height, width = canvas_height, min(math.ceil(image_width * scale_height), canvas_width)
+    return (canvas_height - height) // 2, (canvas_width - width) // 2, height, width
+
+
+def _sub_config(field, value, default_model_type, default_kwargs):
+    """Turns `None`, a dict or a config object into a config object, as transformers' composite configs do."""
+    if value is None:
+        return CONFIG_MAPPING[default_model_type](**default_kwargs)
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"FilaConfig.{field} must be a configuration object, a dict or None, got {type(value).__name__}."
+        )
+    model_type = value.get("model_type", default_model_type)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"FilaConfig.{field} has model_type={model_type!r}, which this version of transformers does not know. "
+            "Use a model type that `AutoConfig` can build."
+        )
+    return CONFIG_MAPPING[model_type](**{key: item for key, item in value.items() if key != "model_type"})
+
+
+class FilaConvNextConfig(PreTrainedConfig):
+    r"""The high-resolution branch: a ConvNeXt of timm, stem and four stages, without its head.
+
+    Args:
+        architecture (`str`, *optional*, defaults to `"convnext_tiny"`):
+            Name of a timm ConvNeXt; a pretrained tag after a dot is allowed and ignored when the network is built.
+            The default has the stage widths of the article (96, 192, 384, 768). `"convnext_large_mlp"` is the trunk of
+            OpenCLIP's ConvNeXt-L, which Mini-Gemini uses.
+        model_args (`dict`, *optional*):
+            Keyword arguments for `timm.create_model`, for example `{"depths": [2, 2, 6, 2]}` or
+            `{"drop_path_rate": 0.1}`. What FILA decides itself (`num_classes`, `pretrained`, `features_only`,
+            `in_chans`, `output_stride`) may not be given.
+
+    Raises:
+        ValueError: unknown architecture, or a reserved key in `model_args`.
+    """
+
+    model_type = "fila_convnext"
+
+    architecture: str = "convnext_tiny"
+    model_args: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        _reject_misspelt_fields(self, kwargs)
+        self.model_args = dict(self.model_args or {})
+        reserved = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"} & set(self.model_args)
+        if reserved:
+            raise ValueError(
+                f"FilaConvNextConfig.model_args may not contain {sorted(reserved)}: FILA sets these itself. Allowed is "
+                "any other keyword of timm's ConvNeXt, such as depths, dims, drop_path_rate or ls_init_value."
+            )
+        # Optional here, so that a machine without timm can still read a config (to tokenize, to serve it elsewhere).
+        if is_timm_available():
+            import timm
+
+            known = timm.list_models(module="convnext")
+            if self.architecture.split(".")[0] not in known:
+                close = difflib.get_close_matches(self.architecture, known, n=3)
+                raise ValueError(
+                    f"FilaConvNextConfig.architecture={self.architecture!r} is not a ConvNeXt of timm. "
+                    + (f"Did you mean {' or '.join(close)}? " if close else "")
+                    + "`timm.list_models(module='convnext')` lists all that are allowed."
+                )
+        super().__post_init__(**kwargs)
+
+
+class FilaConfig(PreTrainedConfig):
+    r"""Configuration of a FILA model. The defaults are the article's: CLIP ViT-L/14-336, a ConvNeXt with stage widths
+    96/192/384/768, LLaMA-3-8B, and a CVFM module after ViT layers 2, 6, 12 and 20.
+
+    Args:
+        vision_config (`CLIPVisionConfig` or `dict`, *optional*):
+            The ViT. Only its layers up to `vision_feature_layer` are built.
+        convnext_config (`FilaConvNextConfig` or `dict`, *optional*):
+            The high-resolution branch. Ignored for `fusion_type="none"`.
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            Any causal decoder of transformers.
+        fusion_type (`str`, *optional*, defaults to `"cvfm"`):
+            How ConvNeXt features reach the visual tokens (article, section 3): `"cvfm"` (FILA), `"none"` (dynamic
+            resolution alone, LLaVA-NeXT), `"cross_attention"` (Mini-Gemini) or `"channel_concat"`.
+        fusion_layers (`list[int]`, *optional*, defaults to `[2, 6, 12, 20]`):
+            For `"cvfm"`: the ViT layers, counted from 1, after which ConvNeXt stages 1 to 4 are fused (article).
+        fusion_align (`str`, *optional*, defaults to `"conv"`):
+            How a ConvNeXt stage is brought to the token grid: strided 2x2 convolutions (`"conv"`) or area
+            interpolation (`"interpolate"`).
+        vision_feature_layer (`int`, *optional*, defaults to -2):
+            Which ViT hidden state becomes the visual tokens, as in LLaVA: 0 is the embedding output, -1 the last layer.
+        projector_hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation between the two linear layers of the projector.
+        image_token_id (`int`, *optional*, defaults to 128002):
+            Vocabulary id of the `<image>` placeholder. The default is a reserved special token of LLaMA-3.
+        tie_word_embeddings (`bool`, *optional*):
+            Whether the LM head shares the input embedding. Taken from `text_config` when not given.
+
+    Raises:
+        ValueError: names the field, the value and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from fila import FilaConfig
+
+    >>> config = FilaConfig(fusion_type="channel_concat", convnext_config={"architecture": "convnext_base"})
+    >>> config.grid_size, config.high_res_image_size, config.num_vision_layers
+    (24, 768, 23)
+    ```
+    """
+
+    model_type = "fila"
+    sub_configs = {"vision_config": AutoConfig, "convnext_config": FilaConvNextConfig, "text_config": AutoConfig}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    convnext_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    fusion_type: str = "cvfm"
+    fusion_layers: list[int] | tuple[int, ...] = (2, 6, 12, 20)
+    fusion_align: str = "conv"
+    vision_feature_layer: int = -2
+    projector_hidden_act: str = "gelu"
+    image_token_id: int = 128002
+    tie_word_embeddings: bool | None = None
+
+    def __post_init__(self, **kwargs):
+        _reject_misspelt_fields(self, kwargs)
+        self.vision_config = _sub_config(
+            "vision_config",
+            self.vision_config,
+            "clip_vision_model",
+            {
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "image_size": 336,
+                "patch_size": 14,
+                "projection_dim": 768,
+            },
+        )
+        if not isinstance(self.convnext_config, PreTrainedConfig):
+            convnext_kwargs = dict(self.convnext_config or {})
+            convnext_kwargs.pop("model_type", None)
+            self.convnext_config = FilaConvNextConfig(**convnext_kwargs)
+        self.text_config = _sub_config(
+            "text_config",
+            self.text_config,
+            "llama",
+            {
+                "vocab_size": 128256,
+                "hidden_size": 4096,
+                "intermediate_size": 14336,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "max_position_embeddings": 8192,
+                "rms_norm_eps": 1e-5,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+                "bos_token_id": 128000,
+                "eos_token_id": 128009,
+            },
+        )
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
+        self._check_fields()
+        # Which class answers for which Auto class; two of them lead to the generative model, because users of remote
+        # code call `AutoModel` and expect `generate`. `save_pretrained` writes it beside the weights.
+        kwargs["auto_map"] = {
+            "AutoConfig": "configuration_fila.FilaConfig",
+            "AutoModel": "modeling_fila.FilaForConditionalGeneration",
+            "AutoModelForImageTextToText": "modeling_fila.FilaForConditionalGeneration",
+            **(kwargs.get("auto_map") or {}),
+        }
+        super().__post_init__(**kwargs)
+
+    def _check_fields(self):
+        vision_config = self.vision_config
+        if vision_config.model_type != "clip_vision_model":
+            raise ValueError(
+                f"FilaConfig.vision_config has model_type={vision_config.model_type!r}; FILA's ViT is a CLIP vision "
+                "tower, model_type 'clip_vision_model' (of a full CLIP config, pass its vision_config)."
+            )
+        if vision_config.image_size % vision_config.patch_size:
+            raise ValueError(
+                f"FilaConfig.vision_config has image_size={vision_config.image_size}, which its "
+                f"patch_size={vision_config.patch_size} does not divide. Use a multiple of the patch size, such as "
+                f"{max(1, vision_config.image_size // vision_config.patch_size) * vision_config.patch_size}."
+            )
+        for field, allowed in (("fusion_type", FUSION_TYPES), ("fusion_align", FUSION_ALIGNS)):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"FilaConfig.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}.")
+        num_layers = vision_config.num_hidden_layers
+        feature_layer = self.vision_feature_layer
+        if not _is_int(feature_layer) or not -num_layers <= feature_layer <= num_layers or feature_layer == 0:
+            raise ValueError(
+                f"FilaConfig.vision_feature_layer={feature_layer!r} does not name the output of a ViT layer: with "
+                f"{num_layers} layers, allowed are 1 to {num_layers} and -1 to -{num_layers}."
+            )
+        try:
+            self.fusion_layers = list(self.fusion_layers)
+        except TypeError:
+            raise ValueError(f"FilaConfig.fusion_layers={self.fusion_layers!r} is not a list of layer numbers.") from None
+        if self.fusion_type == "cvfm":
+            layers = self.fusion_layers
+            increasing = all(_is_int(layer) for layer in layers) and layers == sorted(set(layers))
+            if len(layers) != NUM_CONVNEXT_STAGES or not increasing or not 1 <= layers[0] <= layers[-1] <= self.num_vision_layers:
+                raise ValueError(
+                    f"FilaConfig.fusion_layers={layers!r} must be {NUM_CONVNEXT_STAGES} increasing ViT layers, one for each "
+                    f"ConvNeXt stage, counted from 1 and at most {self.num_vision_layers} (the layer that "
+                    f"vision_feature_layer={feature_layer} selects)."
+                )
+        if not _is_int(self.image_token_id) or not 0 <= self.image_token_id < self.text_config.vocab_size:
+            raise ValueError(
+                f"FilaConfig.image_token_id={self.image_token_id!r} is not a token of text_config, whose vocab_size is "
+                f"{self.text_config.vocab_size}. Use the id of the tokenizer's image token."
+            )
+
+    @property
+    def num_vision_layers(self):
+        """`int`: how many ViT layers are built, up to the one that `vision_feature_layer` selects."""
+        if self.vision_feature_layer > 0:
+            return self.vision_feature_layer
+        return self.vision_config.num_hidden_layers + 1 + self.vision_feature_layer
+
+    @property
+    def grid_size(self):
+        """`int`: visual tokens along one side of a tile or of the global view."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def high_res_image_size(self):
+        """`int`: side in pixels of a tile on the high-resolution canvas (article: 768 for 336)."""
+        return self.grid_size * CONVNEXT_STRIDE
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _reject_misspelt_fields(config, kwargs):
+    """Configs accept unknown keys in silence; one that is nearly a field's name is a slip of the pen."""
+    fields = list(type(config).__annotations__)
+    for key in kwargs:
+        close = difflib.get_close_matches(key, fields, n=1, cutoff=0.85)
+        if close and key not in fields:
+            raise ValueError(
+                f"{type(config).__name__} has no field {key!r} (value {kwargs[key]!r}). Did you mean {close[0]!r}?"
+            )
+
+
+FilaConvNextConfig.register_for_auto_class()
+FilaConfig.register_for_auto_class()
+
+__all__ = ["FilaConfig", "FilaConvNextConfig"]

@@ -1,0 +1,169 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Makes the small default checkpoint at the root of this repository: config, processor, tokenizer and random weights.
+
+    python make_checkpoint.py [--output FOLDER] [--seed 0]
+
+The geometry is the article's (336-pixel tiles, patch 14, five canvases); the networks are small. The weights are random:
+the fusion starts as the identity and nothing has been trained.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from faker import Faker
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
+
+ROOT = Path(__file__).resolve().parent
+VOCAB_SIZE = 2048
+PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"
+# The chat template writes a literal "<image>" in a message with a word joiner inside; the tokenizer's normalizer takes the
+# joiner out again after the special tokens have been found. So it is read as plain text, letter by letter.
+JOINED_IMAGE_TOKEN = "<\u2060image>"
+
+CHAT_TEMPLATE = """\
+{%- macro render(content) -%}
+{%- if content is string -%}
+{{- content | replace("<image>", "<\\u2060image>") -}}
+{%- else -%}
+{%- for item in content -%}
+{%- if item["type"] == "image" -%}
+{{- "<image>" -}}
+{%- elif item["type"] == "text" -%}
+{{- item["text"] | replace("<image>", "<\\u2060image>") -}}
+{%- else -%}
+{{- raise_exception("FILA reads items of type 'text' and 'image', not '" ~ item["type"] ~ "'.") -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+{{- "<|im_start|>" ~ message["role"] ~ "\\n" -}}
+{%- if message["role"] == "assistant" -%}
+{%- generation -%}
+{{- render(message["content"]) ~ "<|im_end|>" -}}
+{%- endgeneration -%}
+{{- "\\n" -}}
+{%- else -%}
+{{- render(message["content"]) ~ "<|im_end|>\\n" -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- "<|im_start|>assistant\\n" -}}
+{%- endif -%}
+"""
+
+
+def sample_text(seed, num_paragraphs=4000):
+    """Paragraphs of English-like text, addresses, dates and amounts: what documents are made of."""
+    fake = Faker("en_US")
+    fake.seed_instance(seed)
+    for _ in tqdm(range(num_paragraphs), desc="tokenizer text", unit="paragraph"):
+        yield f"{fake.paragraph(nb_sentences=5)} {fake.bs()}. {fake.catch_phrase()}."
+        yield f"{fake.name()}, {fake.address()}\n{fake.date()} {fake.phone_number()} {fake.company()} {fake.pricetag()}"
+
+
+def make_tokenizer(seed):
+    """A byte-level BPE tokenizer with the ChatML tokens and `<image>`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Replace(JOINED_IMAGE_TOKEN, IMAGE_TOKEN)
+    # Digits one by one, as numbers in documents must be read exactly.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=[PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sample_text(seed), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD_TOKEN,
+        eos_token=END_TOKEN,
+        additional_special_tokens=[START_TOKEN],
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=16384,
+    )
+
+
+def make_config(tokenizer):
+    """The small model: half the depth of ViT-L/14-336, and its fusion layers halved with it."""
+    return FilaConfig(
+        vision_config={
+            "hidden_size": 192,
+            "intermediate_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 3,
+            "image_size": 336,
+            "patch_size": 14,
+        },
+        convnext_config={"architecture": "convnext_atto", "model_args": {"ls_init_value": 0.1}},
+        text_config={
+            "model_type": "llama",
+            "vocab_size": VOCAB_SIZE,
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": tokenizer.model_max_length,
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        fusion_layers=[1, 3, 6, 10],
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT, help="model folder to write (default: this repository)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of tokenizer text and weights")
+    arguments = parser.parse_args()
+
+    tokenizer = make_tokenizer(arguments.seed)
+    processor = FilaProcessor(FilaImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
+    torch.manual_seed(arguments.seed)
+    model = FilaForConditionalGeneration(make_config(tokenizer)).to(torch.bfloat16)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=256
+    )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    # transformers cannot save into the folder its classes come from, and nobody should see half a checkpoint.
+    with tempfile.TemporaryDirectory(dir=arguments.output) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        for file in sorted(Path(folder).iterdir()):
+            if not (file.suffix == ".py" and arguments.output.resolve() == ROOT):
+                os.replace(file, arguments.output / file.name)
+    size = (arguments.output / "model.safetensors").stat().st_size
+    print(f"{arguments.output}: {model.num_parameters() / 1e6:.1f} M parameters, {size / 1e6:.1f} MB, untrained")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,826 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""PyTorch FILA model: a CLIP ViT on tiles, a ConvNeXt on the whole high-resolution canvas, four ways to fuse the two, a
+projector and a causal decoder.
+
+Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the article" below.
+"""
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import nn
+from transformers import AutoModel, Cache, CLIPPreTrainedModel, CLIPVisionConfig, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
+from transformers.utils import can_return_tuple
+
+from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, get_content_box
+
+# What `generate` hands to the first forward pass only.
+IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
+# Side of the sub-region of ConvNeXt cells that a token attends to in "cross_attention": 4x4 cells at stride 8 (ours;
+# Mini-Gemini uses 8x8 at stride 4, on four times fewer tokens).
+CELLS_PER_TOKEN = 4
+
+
+@dataclass
+class FilaModelOutputWithPast(BaseModelOutputWithPast):
+    """Output of [`FilaModel`].
+
+    Args:
+        image_hidden_states (`tuple[torch.Tensor]`, *optional*): the projected visual tokens of each image, each of shape
+            (number of tokens, hidden size of the text model).
+    """
+
+    image_hidden_states: tuple[torch.Tensor] | None = None
+
+
+@dataclass
+class FilaCausalLMOutputWithPast(ModelOutput):
+    """Output of [`FilaForConditionalGeneration`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): next-token loss, when `labels` are given.
+        logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`, *optional*): `None` when skipped.
+        past_key_values (`Cache`, *optional*): the decoder's cache.
+        hidden_states (`tuple[torch.Tensor]`, *optional*): of the decoder.
+        attentions (`tuple[torch.Tensor]`, *optional*): of the decoder.
+        image_hidden_states (`tuple[torch.Tensor]`, *optional*): the projected visual tokens of each image.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    image_hidden_states: tuple[torch.Tensor] | None = None
+
+
+def _is_trainable(module):
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _eval_if_frozen(module):
+    """Puts a module without trainable parameters into eval mode: `requires_grad_(False)` alone leaves dropout and
+    stochastic depth on. A layer's own flag is kept, because it does no more than allow gradient checkpointing, which
+    frozen layers need as well when a gradient passes through them."""
+    if not _is_trainable(module):
+        module.eval()
+        for child in module.modules():
+            if isinstance(child, GradientCheckpointingLayer):
+                child.training = True
+
+
+def _area_weights(start, length, num_cells, num_outputs):
+    """Weights that average `num_cells` unit cells over `num_outputs` equal parts of the interval [start, start + length).
+
+    Returns:
+        `torch.Tensor` of shape (num_outputs, num_cells): each row sums to 1.
+    """
+    edges = start + length * torch.arange(num_outputs + 1, dtype=torch.float64) / num_outputs
+    lower, upper = edges[:-1, None], edges[1:, None]
+    cells = torch.arange(num_cells, dtype=torch.float64)
+    overlap = (torch.minimum(upper, cells + 1) - torch.maximum(lower, cells)).clamp(min=0)
+    return overlap / overlap.sum(dim=1, keepdim=True)
+
+
+class FilaStageAlign(nn.Module):
+    """Brings one ConvNeXt stage to a given number of cells per visual token and cuts it into views.
+
+    The whole canvas is aligned once; a tile is then a plain part of the result. The global view, which shows the image
+    without padding, takes the content box of the canvas, averaged over its own grid.
+
+    Args:
+        channels (`int`): width of the stage, kept.
+        stage_cells (`int`): cells of the stage along one side of a token (8, 4, 2, 1 for stages 1 to 4).
+        cells (`int`): cells wanted along one side of a token.
+        fusion_align (`str`): `"conv"` (strided 2x2 convolutions, article) or `"interpolate"` (area).
+    """
+
+    def __init__(self, channels, stage_cells, cells, fusion_align):
+        super().__init__()
+        self.stage_cells = stage_cells
+        self.cells = cells
+        self.convs = nn.ModuleList()
+        if fusion_align == "conv":
+            num_halvings = max(stage_cells // cells, 1).bit_length() - 1
+            self.convs.extend(nn.Conv2d(channels, channels, kernel_size=2, stride=2) for _ in range(num_halvings))
+
+    def forward(self, stage_map, grid, content_boxes):
+        """
+        Args:
+            stage_map (`torch.Tensor` of shape `(N, channels, height, width)`): the stage over the whole canvas.
+            grid (`tuple[int, int]`): rows R and columns C of tiles of these N images, (0, 0) if they are not tiled.
+            content_boxes (`list`): for each image (top, left, height, width) of the content, in tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(N, 1 + R*C, G*G, cells*cells, channels)`: global view first, then the tiles.
+        """
+        cells, (rows, columns) = self.cells, grid
+        for conv in self.convs:
+            stage_map = conv(stage_map)
+        if not self.convs and self.stage_cells > cells:
+            stage_map = nn.functional.avg_pool2d(stage_map, self.stage_cells // cells)
+        elif self.stage_cells < cells:
+            stage_map = nn.functional.interpolate(stage_map, scale_factor=cells // self.stage_cells, mode="nearest")
+        num_images, channels, height, width = stage_map.shape
+        side = height // max(rows, 1)
+        global_view = stage_map
+        if (rows, columns) != (0, 0):
+            boxes = [[edge * cells for edge in box] for box in content_boxes]
+            weights_y = torch.stack([_area_weights(top, length, height, side) for top, _, length, _ in boxes])
+            weights_x = torch.stack([_area_weights(left, length, width, side) for _, left, _, length in boxes])
+            weights_y, weights_x = weights_y.to(stage_map), weights_x.to(stage_map)
+            global_view = weights_y[:, None] @ stage_map @ weights_x.transpose(1, 2)[:, None]
+        views = [self._to_tokens(global_view, 1, 1, side)]
+        if (rows, columns) != (0, 0):
+            views.append(self._to_tokens(stage_map, rows, columns, side))
+        return torch.cat(views, dim=1)
+
+    def _to_tokens(self, stage_map, rows, columns, side):
+        num_images, channels, cells = stage_map.shape[0], stage_map.shape[1], self.cells
+        tokens = side // cells
+        # batch, row, token y, cell y, column, token x, cell x, channel
+        stage_map = stage_map.permute(0, 2, 3, 1).view(num_images, rows, tokens, cells, columns, tokens, cells, channels)
+        # -> batch, view, token, cell, channel
+        return stage_map.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(num_images, rows * columns, tokens**2, cells**2, channels)
+
+
+class FilaCVFM(nn.Module):
+    """Convolution-Vision Fusion Module (article, section 3.2): one ConvNeXt stage joins the ViT's patch tokens.
+
+    `x + MLP(concat(norm(x), norm(align(f))))`, where the residual, the norms and a zero-initialised last layer are ours:
+    a freshly assembled FILA computes exactly what its CLIP computes. The class token passes unchanged.
+    """
+
+    def __init__(self, hidden_size, channels, stage_cells, fusion_align, layer_norm_eps):
+        super().__init__()
+        self.align = FilaStageAlign(channels, stage_cells, 1, fusion_align)
+        self.norm_hidden = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.norm_features = nn.LayerNorm(channels, eps=layer_norm_eps)
+        self.linear_1 = nn.Linear(hidden_size + channels, hidden_size)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states, features):
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(views, 1 + G*G, hidden_size)`): class token and patch tokens.
+            features (`torch.Tensor` of shape `(views, G*G, 1, channels)`): the aligned stage.
+
+        Returns:
+            `torch.Tensor` of the shape of `hidden_states`.
+        """
+        class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
+        fused = torch.cat([self.norm_hidden(patches), self.norm_features(features.squeeze(2))], dim=-1)
+        fused = self.linear_2(self.act(self.linear_1(fused)))
+        return torch.cat([class_token, patches + fused], dim=1)
+
+
+class FilaChannelConcat(nn.Module):
+    """Channel-wise concatenation (article, strategy c): after the ViT, all four stages are aligned to the token grid,
+    concatenated with the patch tokens and projected back. Starts as the identity on the tokens (ours)."""
+
+    def __init__(self, hidden_size, stage_channels, stage_cells, fusion_align):
+        super().__init__()
+        self.aligns = nn.ModuleList(
+            FilaStageAlign(channels, cells, 1, fusion_align) for channels, cells in zip(stage_channels, stage_cells)
+        )
+        self.proj = nn.Linear(hidden_size + sum(stage_channels), hidden_size)
+
+    def forward(self, hidden_states, features):
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(views, 1 + G*G, hidden_size)`): class token and patch tokens.
+            features (`torch.Tensor` of shape `(views, G*G, 1, sum of channels)`): the aligned stages.
+
+        Returns:
+            `torch.Tensor` of the shape of `hidden_states`.
+        """
+        class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
+        fused = self.proj(torch.cat([patches, features.squeeze(2)], dim=-1))
+        return torch.cat([class_token, fused], dim=1)
+
+
+class FilaCrossAttention(nn.Module):
+    """Patch info mining (article, strategy b; Mini-Gemini, arXiv 2403.18814): after the ViT, each patch token attends to
+    the ConvNeXt features of its own sub-region; the output, zero at the start (ours), is added."""
+
+    def __init__(self, hidden_size, stage_channels, stage_cells, fusion_align, layer_norm_eps):
+        super().__init__()
+        self.aligns = nn.ModuleList(
+            FilaStageAlign(channels, cells, CELLS_PER_TOKEN, fusion_align)
+            for channels, cells in zip(stage_channels, stage_cells)
+        )
+        self.norm_hidden = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.norm_features = nn.LayerNorm(sum(stage_channels), eps=layer_norm_eps)
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(sum(stage_channels), hidden_size)
+        self.v_proj = nn.Linear(sum(stage_channels), hidden_size)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states, features):
+        """
+        Args:
+            hidden_states (`torch.Tensor` of shape `(views, 1 + G*G, hidden_size)`): class token and patch tokens.
+            features (`torch.Tensor` of shape `(views, G*G, cells*cells, sum of channels)`): the aligned stages.
+
+        Returns:
+            `torch.Tensor` of the shape of `hidden_states`.
+        """
+        class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
+        features = self.norm_features(features)
+        query = self.q_proj(self.norm_hidden(patches)).unsqueeze(2)
+        # One query against the few cells of its sub-region, for each token by itself.
+        mined = nn.functional.scaled_dot_product_attention(query, self.k_proj(features), self.v_proj(features))
+        return torch.cat([class_token, patches + self.out_proj(mined.squeeze(2))], dim=1)
+
+
+class FilaVisionTransformer(CLIPPreTrainedModel):
+    """The layers of a CLIP vision tower up to the one whose output FILA uses, under names that do not follow
+    transformers' own (which have changed). [`FilaHybridEncoder`] runs them, because it fuses between them."""
+
+    config_class = CLIPVisionConfig
+    main_input_name = "pixel_values"
+    _input_embed_layer = "patch_embedding"
+
+    def __init__(self, config, num_layers):
+        super().__init__(config)
+        self.embeddings = CLIPVisionEmbeddings(config)
+        self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(CLIPEncoderLayer(config) for _ in range(num_layers))
+        self.post_init()
+
+
+class FilaHybridEncoder(nn.Module):
+    """The ViT, the ConvNeXt and their fusion (article, section 3.1): views in, visual tokens of ViT width out."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        vision_config = config.vision_config
+        self.vit = FilaVisionTransformer(vision_config, config.num_vision_layers)
+        self.convnext = None if config.fusion_type == "none" else _build_convnext(config.convnext_config)
+        self.fusion = nn.ModuleList()
+        self.gradient_checkpointing = False
+        if self.convnext is None:
+            return
+        stage_channels = [stage["num_chs"] for stage in self.convnext.feature_info]
+        stage_cells = [CONVNEXT_STRIDE // stage["reduction"] for stage in self.convnext.feature_info]
+        width, eps = vision_config.hidden_size, vision_config.layer_norm_eps
+        if config.fusion_type == "cvfm":
+            for channels, cells in zip(stage_channels, stage_cells):
+                self.fusion.append(FilaCVFM(width, channels, cells, config.fusion_align, eps))
+        elif config.fusion_type == "channel_concat":
+            self.fusion.append(FilaChannelConcat(width, stage_channels, stage_cells, config.fusion_align))
+        else:
+            self.fusion.append(FilaCrossAttention(width, stage_channels, stage_cells, config.fusion_align, eps))
+
+    def train(self, mode=True):
+        super().train(mode)
+        for part in (self.vit, self.convnext):
+            if part is not None:
+                _eval_if_frozen(part)
+        return self
+
+    def forward(self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False):
+        """Encodes a batch of N images, all real views in one pass of the ViT, and the canvases of one grid in one pass of
+        the ConvNeXt.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
+            high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the pieces of the
+                high-resolution canvas. Not used for `fusion_type="none"`.
+            image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
+            image_grids (`torch.Tensor` of shape `(N, 2)`): rows and columns of tiles, (0, 0) if not tiled.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states.
+
+        Returns:
+            [`BaseModelOutputWithPooling`] with `last_hidden_state` of shape (views, 1 + G*G, ViT width), the views of
+            image 0 first, and, if asked for, `hidden_states`, the embeddings and the output of each layer after fusion.
+
+        Raises:
+            ValueError: inputs that do not belong together; raised before anything is computed.
+        """
+        image_sizes, image_grids = self._check_inputs(pixel_values, high_res_pixel_values, image_sizes, image_grids)
+        num_views = [1 + rows * columns for rows, columns in image_grids]
+        stage_features = self._encode_high_res(high_res_pixel_values, image_sizes, image_grids)
+
+        if min(num_views) == pixel_values.shape[1]:
+            views = pixel_values.flatten(0, 1)
+        else:
+            views = torch.cat([image[:count] for image, count in zip(pixel_values, num_views)])
+        vit = self.vit
+        fused_after = dict(zip(self.config.fusion_layers, range(len(self.fusion)))) if self.config.fusion_type == "cvfm" else {}
+        # Layers before the first trainable one get no gradient and store nothing.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(vit)):
+            hidden_states = vit.pre_layernorm(vit.embeddings(views))
+        all_hidden_states = (hidden_states,)
+        for number, layer in enumerate(vit.layers, start=1):
+            needs_grad = hidden_states.requires_grad or _is_trainable(layer)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
+                hidden_states = layer(hidden_states, None)
+            if number in fused_after:
+                index = fused_after[number]
+                hidden_states = self.fusion[index](hidden_states, stage_features[index])
+            all_hidden_states += (hidden_states,)
+        if self.config.fusion_type in ("channel_concat", "cross_attention"):
+            hidden_states = self.fusion[0](hidden_states, torch.cat(stage_features, dim=-1))
+            all_hidden_states = (*all_hidden_states[:-1], hidden_states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states, hidden_states=all_hidden_states if output_hidden_states else None
+        )
+
+    def _encode_high_res(self, high_res_pixel_values, image_sizes, image_grids):
+        """Runs the ConvNeXt on whole canvases; returns, for each stage, features of shape (views, G*G, cells, channels)."""
+        if self.convnext is None:
+            return []
+        aligns = [align for module in self.fusion for align in getattr(module, "aligns", None) or [module.align]]
+        # timm's own checkpointing, which goes block by block.
+        self.convnext.set_grad_checkpointing(self.gradient_checkpointing and self.convnext.training)
+        dtype = next(self.convnext.parameters()).dtype
+        groups = {}
+        for index, grid in enumerate(image_grids):
+            groups.setdefault(grid, []).append(index)
+        view_features = {}
+        for (rows, columns), indices in groups.items():
+            pieces = high_res_pixel_values[indices, : max(rows * columns, 1)].to(dtype)
+            _, _, channels, side, _ = pieces.shape
+            canvas_size = max(rows, 1) * side, max(columns, 1) * side
+            # images, row, column, channel, y, x -> images, channel, row y, column x; ConvNeXt is fastest channels last
+            canvas = pieces.view(len(indices), max(rows, 1), max(columns, 1), channels, side, side)
+            canvas = canvas.permute(0, 1, 4, 2, 5, 3).reshape(len(indices), *canvas_size, channels).permute(0, 3, 1, 2)
+            boxes = [get_content_box(image_sizes[index], canvas_size) for index in indices]
+            boxes = [[edge / CONVNEXT_STRIDE for edge in box] for box in boxes]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(self.convnext)):
+                stage_maps = self.convnext.forward_intermediates(canvas, intermediates_only=True)
+            aligned = [align(stage_map, (rows, columns), boxes) for align, stage_map in zip(aligns, stage_maps)]
+            for position, index in enumerate(indices):
+                view_features[index] = [features[position] for features in aligned]
+            if len(groups) == 1:
+                return [features.flatten(0, 1) for features in aligned]
+        return [torch.cat([view_features[i][stage] for i in range(len(image_grids))]) for stage in range(len(aligns))]
+
+    def _check_inputs(self, pixel_values, high_res_pixel_values, image_sizes, image_grids):
+        """Compares shapes and grids; returns sizes and grids as lists of tuples."""
+        size = self.config.vision_config.image_size
+        expected = f"(images, views, {self.config.vision_config.num_channels}, {size}, {size})"
+        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (self.config.vision_config.num_channels, size, size):
+            raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}, expected {expected}.")
+        if image_grids is None or image_sizes is None:
+            missing = "image_grids" if image_grids is None else "image_sizes"
+            raise ValueError(f"pixel_values came without {missing}. Pass everything that the processor returns.")
+        image_grids = [tuple(grid) for grid in torch.as_tensor(image_grids).tolist()]
+        image_sizes = [tuple(image_size) for image_size in torch.as_tensor(image_sizes).tolist()]
+        if not pixel_values.shape[0] == len(image_grids) == len(image_sizes):
+            raise ValueError(
+                f"pixel_values holds {pixel_values.shape[0]} images, image_grids {len(image_grids)} and image_sizes "
+                f"{len(image_sizes)}; the three must agree."
+            )
+        for index, (rows, columns) in enumerate(image_grids):
+            num_views = 1 + rows * columns
+            if min(rows, columns) < 0 or (rows == 0) != (columns == 0):
+                raise ValueError(f"image_grids[{index}]={(rows, columns)} is no grid: rows and columns are both 0 or positive.")
+            if num_views > pixel_values.shape[1] or pixel_values[index, num_views:].any():
+                raise ValueError(
+                    f"image_grids[{index}]={(rows, columns)} asks for {num_views} views (global and tiles), which is not "
+                    f"what pixel_values[{index}] holds: it has {pixel_values.shape[1]}, and those that are absent must be "
+                    "zero. Pass pixel_values and image_grids from the same processor call."
+                )
+        if self.convnext is not None:
+            size, num_tiles = self.config.high_res_image_size, max(max(rows * columns, 1) for rows, columns in image_grids)
+            shape = None if high_res_pixel_values is None else tuple(high_res_pixel_values.shape)
+            if shape is None or len(shape) != 5 or shape[0] != len(image_grids) or shape[1] < num_tiles or shape[3:] != (size, size):
+                raise ValueError(
+                    f"high_res_pixel_values has shape {shape}, but fusion_type={self.config.fusion_type!r} needs "
+                    f"({len(image_grids)}, {num_tiles} or more, 3, {size}, {size}) for these image_grids. Check that the "
+                    "image processor has do_high_res=True and the size and patch_size of the model."
+                )
+        return image_sizes, image_grids
+
+
+def _build_convnext(config):
+    """A timm ConvNeXt without its head and final norm."""
+    architecture = config.architecture.split(".")[0]
+    try:
+        convnext = timm.create_model(architecture, pretrained=False, num_classes=0, **config.model_args)
+    except TypeError as error:
+        raise ValueError(
+            f"FilaConvNextConfig.model_args={config.model_args} does not fit timm's {architecture}: {error}"
+        ) from error
+    convnext.prune_intermediate_layers(None, prune_norm=True, prune_head=True)
+    reductions = [stage["reduction"] for stage in convnext.feature_info]
+    if reductions[-1] != CONVNEXT_STRIDE:
+        raise ValueError(
+            f"FilaConvNextConfig.model_args={config.model_args} gives stages of stride {reductions}; the last must be "
+            f"{CONVNEXT_STRIDE}, so that one cell covers one ViT patch."
+        )
+    return convnext
+
+
+class FilaMultiModalProjector(nn.Module):
+    """Two linear layers from ViT width to text width, as in LLaVA."""
+
+    def __init__(self, config):
+        super().__init__()
+        if config.projector_hidden_act not in ACT2FN:
+            raise ValueError(
+                f"FilaConfig.projector_hidden_act={config.projector_hidden_act!r} is not one of {', '.join(ACT2FN)}."
+            )
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(config.text_config.hidden_size, config.text_config.hidden_size)
+
+    def forward(self, image_features):
+        """(..., ViT width) -> (..., text width)"""
+        return self.linear_2(self.act(self.linear_1(image_features)))
+
+
+class FilaPreTrainedModel(PreTrainedModel):
+    """Base class: what transformers' tools need to know about FILA."""
+
+    config_class = FilaConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "ConvNeXtStage", "FilaCVFM", "FilaCrossAttention"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, FilaCVFM):
+            init.zeros_(module.linear_2.weight)
+            init.zeros_(module.linear_2.bias)
+        elif isinstance(module, FilaCrossAttention):
+            init.zeros_(module.out_proj.weight)
+            init.zeros_(module.out_proj.bias)
+        elif isinstance(module, FilaChannelConcat):
+            init.eye_(module.proj.weight)
+            init.zeros_(module.proj.bias)
+        elif isinstance(module, FilaStageAlign):
+            for conv in module.convs:
+                # The mean of the four cells, so that training starts from the interpolated features (ours).
+                identity = torch.eye(conv.in_channels, device=conv.weight.device, dtype=conv.weight.dtype)
+                init.copy_(conv.weight, (identity / 4)[:, :, None, None].expand_as(conv.weight))
+        elif isinstance(module, FilaHybridEncoder) and module.convnext is not None:
+            _init_convnext(module.convnext, self.config.convnext_config)
+
+
+def _init_convnext(convnext, config):
+    """What the general rule of transformers leaves out: layer scales, and norms with names of timm's own."""
+    for module in convnext.modules():
+        if isinstance(getattr(module, "gamma", None), nn.Parameter):
+            init.constant_(module.gamma, config.model_args.get("ls_init_value", 1e-6))
+        kind = type(module).__name__
+        if kind.startswith("GlobalResponseNorm") and isinstance(getattr(module, "weight", None), nn.Parameter):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif kind.startswith(("RmsNorm", "SimpleNorm")) and module.weight is not None:
+            init.ones_(module.weight)
+
+
+class FilaModel(FilaPreTrainedModel):
+    """FILA without the language-modeling head: hybrid encoder, projector and decoder."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.vision_tower = FilaHybridEncoder(config)
+        self.multi_modal_projector = FilaMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.language_model.set_input_embeddings(value)
+
+    def train(self, mode=True):
+        super().train(mode)
+        _eval_if_frozen(self.language_model)
+        return self
+
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False, **kwargs
+    ):
+        """Encodes and projects N images.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
+            high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the high-resolution
+                canvas in pieces; required unless `fusion_type="none"`.
+            image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
+            image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states.
+
+        Returns:
+            [`BaseModelOutputWithPooling`] whose `pooler_output` is a tuple of N tensors of shape
+            ((1 + R*C) * G*G, text width): global view, then tile after tile, each row by row.
+
+        Raises:
+            ValueError: inputs that do not belong together.
+        """
+        outputs = self.vision_tower(pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states)
+        # The class token is dropped, as in LLaVA's "default" strategy.
+        features = self.multi_modal_projector(outputs.last_hidden_state[:, 1:]).flatten(0, 1)
+        tokens_per_view = self.config.grid_size**2
+        num_tokens = [(1 + rows * columns) * tokens_per_view for rows, columns in torch.as_tensor(image_grids).tolist()]
+        outputs.pooler_output = features.split(num_tokens)
+        return outputs
+
+    def get_placeholder_mask(self, input_ids, inputs_embeds, image_features):
+        """Where the visual tokens go.
+
+        Returns:
+            `torch.BoolTensor` of shape (batch_size, sequence_length, 1).
+
+        Raises:
+            ValueError: the number of placeholders is not the number of visual tokens.
+        """
+        if input_ids is not None:
+            mask = input_ids == self.config.image_token_id
+        else:
+            image_token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(image_token)).all(dim=-1)
+        num_placeholders = int(mask.sum())
+        if num_placeholders != image_features.shape[0]:
+            raise ValueError(
+                f"Image features and image tokens do not match: the text has {num_placeholders} image tokens "
+                f"(id {self.config.image_token_id}), the images give {image_features.shape[0]} features. Was the text "
+                "truncated, or prepared without its images?"
+            )
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        pixel_values=None,
+        high_res_pixel_values=None,
+        image_sizes=None,
+        image_grids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        use_cache=None,
+        mm_encoder_outputs=None,
+        **kwargs,
+    ):
+        """Text with images through the decoder. See [`FilaForConditionalGeneration.forward`] for the arguments."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        image_outputs = (mm_encoder_outputs or {}).get("image")
+        if pixel_values is not None and image_outputs is not None:
+            raise ValueError("Pass pixel_values or mm_encoder_outputs with images already encoded, not both.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        if pixel_values is not None:
+            image_outputs = self.get_image_features(pixel_values, high_res_pixel_values, image_sizes, image_grids)
+        image_features = None
+        if image_outputs is not None:
+            image_features = tuple(image_outputs.pooler_output)
+            features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+        elif self._must_touch_vision():
+            inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
+
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return FilaModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=image_features,
+        )
+
+    def _must_touch_vision(self):
+        """In distributed training, a batch without images must still run every trainable vision parameter: the other
+        processes wait for its gradients."""
+        if not (self.training and torch.is_grad_enabled() and torch.distributed.is_available()):
+            return False
+        if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+            return False
+        return _is_trainable(self.vision_tower) or _is_trainable(self.multi_modal_projector)
+
+    def _blank_image_features(self):
+        config, device = self.config, self.device
+        size, high_res_size = config.vision_config.image_size, config.high_res_image_size
+        outputs = self.get_image_features(
+            torch.zeros(1, 1, 3, size, size, device=device),
+            torch.zeros(1, 1, 3, high_res_size, high_res_size, device=device),
+            image_sizes=[(size, size)],
+            image_grids=[(0, 0)],
+        )
+        return outputs.pooler_output[0]
+
+
+class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
+    """FILA with a language-modeling head: trains with the stock `Trainer`, generates with `generate`."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = FilaModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def set_output_embeddings(self, value):
+        self.lm_head = value
+
+    def set_training_stage(self, stage):
+        """Freezes what a training stage of the article does not train. Frozen parts are in eval mode and stay there.
+
+        Args:
+            stage (`int`): 1 trains the fusion and the projector (with a low-resolution processor,
+                `do_dynamic_tiling=False`); 2 trains everything.
+
+        Raises:
+            ValueError: any other stage.
+        """
+        if stage not in (1, 2):
+            raise ValueError(f"stage={stage!r} is not a training stage: use 1 (fusion and projector) or 2 (everything).")
+        self.requires_grad_(stage == 2)
+        self.model.vision_tower.fusion.requires_grad_(True)
+        self.model.multi_modal_projector.requires_grad_(True)
+        self.train(self.training)
+
+    def get_image_features(self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs):
+        """See [`FilaModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, high_res_pixel_values, image_sizes, image_grids, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        pixel_values=None,
+        high_res_pixel_values=None,
+        image_sizes=None,
+        image_grids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        use_cache=None,
+        logits_to_keep=0,
+        skip_logits=None,
+        mm_encoder_outputs=None,
+        **kwargs,
+    ):
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): text in which each image
+                is as many `config.image_token_id` as it has visual tokens.
+            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`, *optional*): the N images of the batch, in the
+                order of their placeholders: global view, then the tiles.
+            high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the high-resolution
+                canvas in pieces; required beside `pixel_values` unless `fusion_type="none"`.
+            image_sizes (`torch.Tensor` of shape `(N, 2)`, *optional*): original height and width.
+            image_grids (`torch.Tensor` of shape `(N, 2)`, *optional*): rows and columns of tiles.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 0 for padding.
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): positions.
+            past_key_values (`Cache`, *optional*): of the decoder.
+            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*): in place of
+                `input_ids`.
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): -100 is ignored.
+            use_cache (`bool`, *optional*): whether to return `past_key_values`.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): compute only the last logits (0: all), or
+                those at these positions.
+            skip_logits (`bool`, *optional*): compute logits only where a label counts, and return none. With thousands of
+                visual tokens the others are most of the memory. By default `True` in training mode with `labels`, as in
+                Liger kernels.
+            mm_encoder_outputs (`dict`, *optional*): `{"image": ...}` from [`~FilaModel.get_image_features`], in place of
+                `pixel_values`.
+            kwargs: handed to the decoder and to the loss (`num_items_in_batch`).
+
+        Returns:
+            [`FilaCausalLMOutputWithPast`]
+
+        Raises:
+            ValueError: inputs that do not belong together; numbers of placeholders and visual tokens that differ.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            high_res_pixel_values=high_res_pixel_values,
+            image_sizes=image_sizes,
+            image_grids=image_grids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        vocab_size = self.config.text_config.vocab_size
+        loss = logits = None
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None
+        if skip_logits and labels is not None:
+            shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=-100)
+            counts = shift_labels != -100
+            counted_logits = self.lm_head(hidden_states[counts.to(hidden_states.device)])
+            loss = self.loss_function(
+                logits=counted_logits, labels=None, vocab_size=vocab_size, shift_labels=shift_labels[counts], **kwargs
+            )
+        else:
+            if isinstance(logits_to_keep, int):
+                logits_to_keep = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
+            logits = self.lm_head(hidden_states[:, logits_to_keep])
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return FilaCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, use_cache=True, **kwargs):
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, use_cache=use_cache, **kwargs
+        )
+        if not is_first_iteration and use_cache:
+            # The images are in the cache already.
+            for key in IMAGE_INPUTS:
+                model_inputs.pop(key, None)
+        return model_inputs
+
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+        """Repeats the inputs for beams and `num_return_sequences`. Images are encoded once, and their features repeated
+        sample by sample: a prompt with images A and B needs A, B, A, B, where the general rule would make A, A, B, B.
+        (Newer releases of transformers do so themselves; then no `pixel_values` arrive here.)"""
+        image_outputs = None
+        if expand_size > 1 and model_kwargs.get("pixel_values") is not None:
+            images = {key: model_kwargs.pop(key, None) for key in IMAGE_INPUTS}
+            images.pop("mm_encoder_outputs")
+            image_outputs = self.get_image_features(**images)
+            placeholders = (input_ids == self.config.image_token_id).sum(dim=-1).tolist()
+            remaining, features = list(image_outputs.pooler_output), []
+            for num_placeholders in placeholders:
+                sample = []
+                while remaining and sum(map(len, sample)) < num_placeholders:
+                    sample.append(remaining.pop(0))
+                features.extend(sample * expand_size)
+            image_outputs.pooler_output = tuple(features + remaining)
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        if image_outputs is not None:
+            model_kwargs["mm_encoder_outputs"] = {"image": image_outputs}
+        return input_ids, model_kwargs
+
+
+FilaForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
+__all__ = ["FilaForConditionalGeneration", "FilaModel", "FilaPreTrainedModel"]

@@ -1,0 +1,199 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Processor of FILA: text and images to model inputs, and conversations to training batches."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+
+
+class FilaProcessor(ProcessorMixin):
+    r"""Joins [`FilaImageProcessor`] and a tokenizer.
+
+    In text, each `<image>` stands for one image and is expanded to as many image tokens as the image has visual tokens:
+    (1 + R*C) * G * G for R x C tiles and a global view of G x G tokens each.
+
+    Args:
+        image_processor ([`FilaImageProcessor`]): the image processor.
+        tokenizer (`PreTrainedTokenizerFast`): a tokenizer that knows `image_token` as one special token.
+        chat_template (`str`, *optional*): Jinja template of a conversation.
+        image_token (`str`, *optional*, defaults to `"<image>"`): the placeholder, unless the tokenizer names its own.
+    """
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, image_token="<image>", **kwargs):
+        self.image_token = getattr(tokenizer, "image_token", None) or image_token
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+    def prepare_inputs_layout(self, images=None, text=None, **kwargs):
+        if isinstance(images, (list, tuple)) and not _flatten(images):
+            images = None  # text-only, written as no images or as none for each prompt
+        return super().prepare_inputs_layout(images=images, text=text, **kwargs)
+
+    def validate_inputs(self, images=None, text=None, **kwargs):
+        if isinstance(text, list) and all(isinstance(sample, str) for sample in text):
+            self._check_image_counts(images, text)
+        super().validate_inputs(images=images, text=text, **kwargs)
+
+    def _check_image_counts(self, images, text):
+        """Compares images and placeholders sample by sample.
+
+        Raises:
+            ValueError: with both counts and the index of the sample.
+        """
+        placeholders = [sample.count(self.image_token) for sample in text]
+        is_nested = isinstance(images, (list, tuple)) and any(isinstance(item, (list, tuple)) for item in images)
+        if is_nested and len(images) == len(text):
+            counts = [len(_flatten(item)) for item in images]
+        else:
+            # A flat list is dealt out in order; what is left over belongs to the last sample.
+            remaining = len(make_flat_list_of_images(images)) if images is not None else 0
+            counts = []
+            for expected in placeholders:
+                counts.append(min(expected, remaining))
+                remaining -= counts[-1]
+            counts[-1] += remaining
+        for index, (expected, count) in enumerate(zip(placeholders, counts)):
+            if expected != count:
+                raise ValueError(
+                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. Each "
+                    "image needs one placeholder (a chat template writes it for every image item), and each placeholder "
+                    "one image."
+                )
+
+    def replace_image_token(self, image_inputs, image_idx, **images_kwargs):
+        """`str`: the image tokens that the placeholder of image `image_idx` is expanded to."""
+        height, width = (int(side) for side in image_inputs["image_sizes"][image_idx])
+        return self.image_token * self.image_processor.get_number_of_image_tokens(height, width, images_kwargs)
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs):
+        """Counts tokens without touching pixels, for serving engines.
+
+        Args:
+            image_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of each image.
+
+        Returns:
+            [`MultiModalData`] with `num_image_tokens` and `num_image_patches` (views of the ViT) for each image.
+        """
+        if image_sizes is None:
+            return MultiModalData()
+        processor = self.image_processor
+        return MultiModalData(
+            num_image_tokens=[processor.get_number_of_image_tokens(*size, kwargs) for size in image_sizes],
+            num_image_patches=[processor.get_number_of_image_patches(*size, kwargs) for size in image_sizes],
+        )
+
+
+@dataclass
+class FilaDataCollator:
+    r"""Makes training batches of conversations: only what the assistant says is learnt.
+
+    Works with the stock `Trainer` (with `remove_unused_columns=False`). An example is a dict with
+
+    - `messages`: a conversation; the content of a message is a string, or a list of `{"type": "text", "text": ...}` and
+      `{"type": "image"}` items. An image item may carry its image under `"image"`, `"url"` or `"path"`;
+    - `images` (optional): the images of the items that carry none, in order.
+
+    Examples with several images, with one and with none may share a batch.
+
+    Args:
+        processor ([`FilaProcessor`]): its chat template must mark assistant turns with `{% generation %}`.
+    """
+
+    processor: ProcessorMixin
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            `dict`: `input_ids`, `attention_mask` and `labels` of shape (batch_size, length), padded on the right, and
+            what the image processor returns if there is any image.
+
+        Raises:
+            ValueError: an example whose images and image items differ in number, or in which nothing is to be learnt;
+                names its index in the batch.
+        """
+        images = [image for index, example in enumerate(examples) for image in _conversation_images(example, index)]
+        inputs = self.processor.image_processor(images, return_tensors="pt") if images else {}
+        image_sizes = iter(inputs["image_sizes"].tolist() if images else [])
+
+        sequences, labels = [], []
+        for index, example in enumerate(examples):
+            # Tokenized with one token for each image; expanding tokens keeps the assistant mask exact.
+            encoded = self.processor.tokenizer.apply_chat_template(
+                example["messages"],
+                chat_template=self.processor.chat_template,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+            sample_ids, sample_labels = [], []
+            for token, is_learnt in zip(encoded["input_ids"], encoded["assistant_masks"]):
+                is_image = token == self.processor.image_token_id
+                count = self.processor.image_processor.get_number_of_image_tokens(*next(image_sizes)) if is_image else 1
+                sample_ids.extend([token] * count)
+                sample_labels.extend([token if is_learnt and not is_image else -100] * count)
+            if all(label == -100 for label in sample_labels):
+                raise ValueError(
+                    f"Example {index} of the batch has nothing to learn: it has no assistant turn, or the chat template "
+                    "does not mark assistant turns with {% generation %}."
+                )
+            sequences.append(torch.tensor(sample_ids))
+            labels.append(torch.tensor(sample_labels))
+
+        pad_token_id = self.processor.tokenizer.pad_token_id
+        pad = torch.nn.utils.rnn.pad_sequence
+        masks = [torch.ones_like(sequence) for sequence in sequences]
+        return {
+            "input_ids": pad(sequences, batch_first=True, padding_value=0 if pad_token_id is None else pad_token_id),
+            "attention_mask": pad(masks, batch_first=True, padding_value=0),
+            "labels": pad(labels, batch_first=True, padding_value=-100),
+            **inputs,
+        }
+
+
+def _flatten(images):
+    """A (nested) list of images as a flat list."""
+    if isinstance(images, (list, tuple)):
+        return [image for item in images for image in _flatten(item)]
+    return [images]
+
+
+def _conversation_images(example, index):
+    """The images of one example, in the order of its image items."""
+    given = iter(example.get("images") or [])
+    images, num_missing = [], 0
+    for message in example["messages"]:
+        content = message["content"]
+        for item in content if isinstance(content, list) else []:
+            if item["type"] != "image":
+                continue
+            carried = [item[key] for key in ("image", "url", "path") if item.get(key) is not None]
+            image = carried[0] if carried else next(given, None)
+            num_missing += image is None
+            images.append(image)
+    num_left = len(list(given))
+    if num_missing or num_left:
+        raise ValueError(
+            f"Example {index} of the batch has {len(images)} image items in its messages, but "
+            f"{len(images) - num_missing + num_left} images. Each image needs one item, and each item one image."
+        )
+    return images
+
+
+FilaProcessor.register_for_auto_class()
+
+__all__ = ["FilaDataCollator", "FilaProcessor"]
