@@ -179,7 +179,7 @@ class FilaImageProcessor(TorchvisionBackend):
                 )
         if 0 in shape:
             raise ValueError(f"Image {index} of the batch has shape {shape}: it has no pixels.")
-        return image
+        return image[None] if len(shape) == 2 and not isinstance(image, PIL.Image.Image) else image
 
     def preprocess(self, images, *args, **kwargs):
         """Preprocesses one image or a (nested) list of N images.

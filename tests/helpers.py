@@ -1,0 +1,116 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Tiny models, processors and images for the tests."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
+
+ROOT = Path(__file__).resolve().parent.parent
+FUSION_TYPES = ["none", "cross_attention", "channel_concat", "cvfm"]
+# The five canvases of the article, in tiles.
+GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
+
+
+def tiny_config(fusion_type="cvfm", tile_size=56, **overrides):
+    """A FILA with the geometry of the real one, in small; the vocabulary is that of the default checkpoint."""
+    fields = {
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 2,
+            "image_size": tile_size,
+            "patch_size": 14,
+        },
+        "convnext_config": {
+            "architecture": "convnext_atto",
+            "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20], "ls_init_value": 0.5},
+        },
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": 2048,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "bos_token_id": None,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        "fusion_layers": [1, 2, 3, 4],
+        "image_token_id": 3,
+        "fusion_type": fusion_type,
+    }
+    return FilaConfig(**{**fields, **overrides})
+
+
+def tiny_model(fusion_type="cvfm", seed=0, trained=True, **overrides):
+    """A model in eval mode. With `trained`, weights that start at zero or at the identity are random as well, so that
+    tests see the fusion at work."""
+    torch.manual_seed(seed)
+    model = FilaForConditionalGeneration(tiny_config(fusion_type, **overrides)).eval()
+    if trained:
+        for parameter in model.model.vision_tower.fusion.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def tiny_image_processor(tile_size=56, **overrides):
+    pinpoints = [[rows * tile_size, columns * tile_size] for rows, columns in GRIDS]
+    return FilaImageProcessor(size=tile_size, image_grid_pinpoints=pinpoints, **overrides)
+
+
+def tiny_processor(**overrides):
+    """The default checkpoint's tokenizer and chat template over tiny tiles."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)
+    chat_template = (ROOT / "chat_template.jinja").read_text()
+    return FilaProcessor(tiny_image_processor(**overrides), tokenizer, chat_template=chat_template)
+
+
+def random_image(height, width, seed=0):
+    """A PIL image of smooth noise."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
+    return PIL.Image.fromarray(small).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+
+def chat(*content, answer=None):
+    """A conversation of one user turn: strings are text, everything else an image; and perhaps an answer."""
+    items = [
+        {"type": "text", "text": item} if isinstance(item, str) else {"type": "image", "image": item}
+        for item in content
+    ]
+    messages = [{"role": "user", "content": items}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages
+
+
+def chat_inputs(processor, conversations, **kwargs):
+    """Model inputs of a batch of conversations."""
+    return processor.apply_chat_template(
+        conversations,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, **kwargs},
+    )

@@ -1,0 +1,200 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fila import FilaDataCollator, FilaProcessor
+
+SIZE = st.tuples(st.integers(1, 250), st.integers(1, 250))
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@settings(max_examples=15, deadline=None)
+@given(prompts=st.lists(st.lists(SIZE, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_token_counts_of_processor_helper_and_model_agree(processor, model, prompts):
+    images = [[random_image(*size) for size in sizes] for sizes in prompts]
+    inputs = processor(images, ["<image> and " * len(sizes) for sizes in prompts], padding=True, return_tensors="pt")
+    counts = processor._get_num_multimodal_tokens(image_sizes=[size for sizes in prompts for size in sizes])
+    with torch.no_grad():
+        features = model.get_image_features(**{key: inputs[key] for key in processor.image_processor.model_input_names})
+    assert [len(image) for image in features.pooler_output] == counts.num_image_tokens
+    assert counts.num_image_patches == [1 + rows * columns for rows, columns in inputs["image_grids"].tolist()]
+    expected = iter(counts.num_image_tokens)
+    per_prompt = [sum(next(expected) for _ in sizes) for sizes in prompts]
+    assert (inputs["input_ids"] == processor.image_token_id).sum(dim=-1).tolist() == per_prompt
+
+
+def test_processor_counts_what_it_is_told_to_do_differently(processor):
+    kwargs = {"do_dynamic_tiling": False}
+    assert processor._get_num_multimodal_tokens([(90, 90)], **kwargs).num_image_tokens == [16]
+    inputs = processor(random_image(90, 90), "<image>", return_tensors="pt", **kwargs)
+    assert inputs["input_ids"].shape == (1, 16)
+    assert processor._get_num_multimodal_tokens().num_image_tokens is None
+
+
+def test_chat_template_places_images_among_text(processor):
+    conversation = chat("left", random_image(56, 112), "middle", random_image(112, 112), "right")
+    prompt = processor.apply_chat_template(conversation, add_generation_prompt=True)
+    assert prompt == "<|im_start|>user\nleft<image>middle<image>right<|im_end|>\n<|im_start|>assistant\n"
+    ids = chat_inputs(processor, [conversation])["input_ids"][0]
+    text = processor.tokenizer.decode(ids)
+    assert text == prompt.replace("<image>", "<image>" * 48, 1).replace("middle<image>", "middle" + "<image>" * 80)
+
+
+@pytest.mark.parametrize("content", ["<image>", [{"type": "text", "text": "<image>"}]])
+def test_literal_image_token_in_a_message_stays_text(processor, content):
+    conversation = [{"role": "user", "content": content}, *chat("And <image><image>?", random_image(56, 112))]
+    ids = chat_inputs(processor, [conversation])["input_ids"][0]
+    assert (ids == processor.image_token_id).sum() == 48
+    text = processor.tokenizer.decode(ids[ids != processor.image_token_id])
+    assert text.startswith("<|im_start|>user\n<image><|im_end|>\n<|im_start|>user\nAnd <image><image>?<|im_end|>")
+
+
+def test_literal_image_token_without_any_image_is_text(processor):
+    ids = chat_inputs(processor, [[{"role": "user", "content": "What does <image> do?"}]])["input_ids"]
+    assert processor.image_token_id not in ids
+    assert processor.tokenizer.decode(ids[0], skip_special_tokens=True) == "user\nWhat does <image> do?\nassistant\n"
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_one_and_many_images_and_none_share_a_batch(processor, nested):
+    images = [random_image(56, 112, seed) for seed in range(3)]
+    texts = ["<image>", "no image", "<image> <image>"]
+    inputs = processor([images[:1], [], images[1:]] if nested else images, texts, padding=True, return_tensors="pt")
+    assert (inputs["input_ids"] == processor.image_token_id).sum(dim=-1).tolist() == [48, 0, 96]
+    assert inputs["pixel_values"].shape[0] == 3
+
+
+@pytest.mark.parametrize("images", [None, [], [[], []]])
+def test_text_only_batch_has_no_image_inputs(processor, images):
+    inputs = processor(images, ["one", "another one"], padding=True, return_tensors="pt")
+    assert set(inputs) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "counts", "message"),
+    [
+        (["<image>", "<image><image>"], [1, 1], "Sample 1 has 2 <image> placeholders in its text, but 1 images"),
+        (["<image>", "none"], [1, 1], "Sample 1 has 0 <image> placeholders in its text, but 1 images"),
+        (["<image><image>"], [3], "Sample 0 has 2 <image> placeholders in its text, but 3 images"),
+        (["text", "<image>"], [0, 0], "Sample 1 has 1 <image> placeholders in its text, but 0 images"),
+    ],
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_image_count_error_names_sample_and_both_counts(processor, texts, counts, message, nested):
+    images = [[random_image(30, 30)] * count for count in counts]
+    images = images if nested else [image for sample in images for image in sample]
+    with pytest.raises(ValueError, match=message):
+        processor(images, texts, padding=True)
+
+
+def test_missing_images_are_counted_across_nesting(processor):
+    with pytest.raises(ValueError, match="Sample 0 has 0 <image> placeholders in its text, but 1 images"):
+        processor([[random_image(30, 30)], [random_image(30, 30)]], ["none", "<image><image>"])
+
+
+def test_bad_image_in_a_nested_batch_is_named(processor):
+    with pytest.raises(ValueError, match="Image 2 of the batch is a NoneType"):
+        processor([[random_image(30, 30)], [random_image(30, 30), None]], ["<image>", "<image><image>"])
+
+
+def test_truncation_inside_an_image_is_an_error(processor):
+    with pytest.raises(ValueError, match="truncation"):
+        processor(random_image(56, 112), "<image>", truncation=True, max_length=20)
+
+
+def test_post_processing_decodes_without_special_tokens(processor):
+    ids = processor.tokenizer("<|im_start|>assistant\nA cup.<|im_end|>", return_tensors="pt")["input_ids"]
+    assert processor.post_process_image_text_to_text(ids, skip_special_tokens=True) == ["assistant\nA cup."]
+
+
+def test_model_input_names_are_those_the_processor_returns(processor):
+    inputs = processor(random_image(30, 30), "<image>")
+    assert set(processor.model_input_names) >= set(inputs)
+
+
+def test_processor_survives_a_save_load_round_trip(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = FilaProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    conversation = chat(random_image(60, 100), "Where is <image>?")
+    expected, actual = chat_inputs(processor, [conversation]), chat_inputs(loaded, [conversation])
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+def test_collator_labels_are_the_assistant_turns(processor):
+    first = {"messages": chat("Read", random_image(56, 112), answer="12.50 EUR"), "extra": 1}
+    second = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello <image>"}]}
+    many = [*chat("A", random_image(30, 30), answer="B"), *chat("C", random_image(56, 168), "D", answer="E")]
+    batch = FilaDataCollator(processor)([first, second, {"messages": many}])
+    decode = processor.tokenizer.decode
+    learnt = [decode(ids[labels != -100]) for ids, labels in zip(batch["input_ids"], batch["labels"])]
+    assert learnt == ["12.50 EUR<|im_end|>", "Hello <image><|im_end|>", "B<|im_end|>E<|im_end|>"]
+    assert torch.equal(batch["labels"][batch["labels"] != -100], batch["input_ids"][batch["labels"] != -100])
+    assert batch["pixel_values"].shape[0] == 3
+    assert (batch["attention_mask"].diff(dim=-1) <= 0).all()  # padded on the right
+
+
+def test_collator_tokens_equal_the_processors(processor):
+    conversation = chat("Read ", random_image(56, 112), " and ", random_image(112, 112), answer="It says <image>.")
+    batch = FilaDataCollator(processor)([{"messages": conversation}])
+    inputs = processor.apply_chat_template(conversation, tokenize=True, return_dict=True, return_tensors="pt")
+    assert all(torch.equal(batch[key], inputs[key]) for key in inputs)
+
+
+def test_collator_takes_images_from_their_own_column(processor, tmp_path):
+    images = [random_image(56, 112, 1), random_image(56, 112, 2)]
+    images[1].save(tmp_path / "second.png")
+    inline = {"messages": chat(images[0], "and", images[1], answer="x")}
+    items = [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image", "path": str(tmp_path / "second.png")}]
+    column = {"messages": [{"role": "user", "content": items}, inline["messages"][1]], "images": images[:1]}
+    expected, actual = FilaDataCollator(processor)([inline]), FilaDataCollator(processor)([column])
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+def test_collator_text_only_batch_has_no_image_inputs(processor):
+    batch = FilaDataCollator(processor)([{"messages": chat("Hi", answer="Hello")}])
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ({"messages": chat("Hi", answer="x"), "images": [np.zeros((9, 9, 3), np.uint8)]}, "Example 1.* 0 image items.* 1 images"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "Example 1.* 1 image items.* 0 images"),
+        ({"messages": chat("Hi")}, "Example 1 of the batch has nothing to learn"),
+    ],
+)
+def test_collator_error_names_the_example(processor, example, message):
+    with pytest.raises(ValueError, match=message):
+        FilaDataCollator(processor)([{"messages": chat("Hi", answer="Hello")}, example])
+
+
+def test_default_checkpoint_processor_uses_the_canvases_of_the_article():
+    processor = FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
+    assert processor.image_processor.image_grid_pinpoints == [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    assert processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens == [5 * 576, 4 * 576]
