@@ -1,0 +1,141 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Time of FILA's hybrid encoder against the sum of its parts: transformers' CLIPVisionModel on the same views, and the
+bare timm ConvNeXt, all four stages, on the same canvas.
+
+    python benchmarks/encode.py [--grid 2 2] [--fusion-type cvfm] [--output results.json]
+
+The weights are random. CLIP is cut to the layers that FILA runs, so that FILA gains nothing from leaving the last one
+out; `--whole-clip` keeps it, as LLaVA-NeXT in transformers does. The ConvNeXt is timed in both memory layouts, weights
+included, and the faster one counts. Laying the pieces of the canvas together, the fusion and the checks of the inputs
+are FILA's own.
+"""
+
+from functools import partial
+
+import timm
+import torch
+from common import DTYPES, count_parameters, make_parser, median_in_turn, parse, report
+from fila import FilaConfig, FilaForConditionalGeneration
+from fila.configuration_fila import FUSION_TYPES
+from transformers import CLIPVisionModel
+
+# The decoder is not measured.
+TINY_TEXT = {
+    "model_type": "llama",
+    "vocab_size": 8,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+PRESETS = {
+    "article": {},
+    "small": {
+        "vision_config": {
+            "hidden_size": 64,
+            "intermediate_size": 256,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+        },
+        "convnext_config": {"architecture": "convnext_atto"},
+        "fusion_layers": [1, 2, 3, 4],
+    },
+}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+GOALS = {"ratio": "<= 1.02"}
+
+
+def make_inputs(config, batch, grid, device, dtype):
+    """Random views and canvas pieces for images that fill their canvas."""
+    rows, columns = grid
+    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
+    factory = {"device": device, "dtype": dtype}
+    return {
+        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
+        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
+        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
+        "image_grids": torch.tensor([grid] * batch),
+    }
+
+
+@torch.no_grad()
+def measure(options):
+    """One row of the table."""
+    dtype, grid, batch = DTYPES[options.dtype], tuple(options.grid), options.batch_size
+    config = FilaConfig(
+        text_config=TINY_TEXT, image_token_id=0, fusion_type=options.fusion_type, **PRESETS[options.preset]
+    )
+    encoder = FilaForConditionalGeneration(config).model.vision_tower.eval().to(options.device, dtype)
+    inputs = make_inputs(config, batch, grid, options.device, dtype)
+    sides = {"fila": lambda: encoder(**inputs)}
+
+    clip_config = type(config.vision_config)(**config.vision_config.to_dict())
+    if not options.whole_clip:
+        clip_config.num_hidden_layers = config.num_vision_layers
+    clip = CLIPVisionModel(clip_config).eval().to(options.device, dtype)
+    views = inputs["pixel_values"].flatten(0, 1)
+    sides["clip"] = lambda: clip(views)
+
+    if config.fusion_type != "none":
+        side = config.high_res_image_size
+        shape = (batch, 3, max(grid[0], 1) * side, max(grid[1], 1) * side)
+        for name, layout in LAYOUTS.items():
+            convnext = timm.create_model(
+                config.convnext_config.architecture, num_classes=0, **config.convnext_config.model_args
+            )
+            convnext = convnext.eval().to(options.device, dtype).to(memory_format=layout)
+            canvas = torch.randn(shape, device=options.device, dtype=dtype).to(memory_format=layout)
+            sides[name] = partial(convnext.forward_intermediates, canvas, intermediates_only=True)
+
+    seconds = median_in_turn(sides, options.repeats, options.device)
+    layouts = {name: seconds[name] for name in LAYOUTS if name in seconds}
+    best = min(layouts, key=layouts.get, default=None)
+    parts = seconds["clip"] + (layouts[best] if best else 0.0)
+    return {
+        "batch": batch,
+        "size": f"{grid[0]}x{grid[1]}",
+        "fusion_type": config.fusion_type,
+        "parameters": count_parameters(encoder),
+        "clip_layers": clip_config.num_hidden_layers,
+        "fila_s": seconds["fila"],
+        "clip_s": seconds["clip"],
+        "convnext_s": layouts.get(best),
+        "convnext_layout": best,
+        "parts_s": parts,
+        "ratio": seconds["fila"] / parts,
+    }
+
+
+def main(arguments=None):
+    parser = make_parser(__doc__, PRESETS, repeats=3)
+    parser.add_argument("--batch-size", type=int, default=1, help="images (default: 1)")
+    parser.add_argument(
+        "--grid", type=int, nargs=2, default=[2, 2], metavar=("R", "C"), help="rows and columns of tiles (default: 2 2)"
+    )
+    parser.add_argument("--fusion-type", choices=FUSION_TYPES, default="cvfm", help="(default: cvfm)")
+    parser.add_argument("--whole-clip", action="store_true", help="the peer runs all layers of its CLIP")
+    options = parse(parser, arguments)
+    torch.manual_seed(0)
+    report("encode", options, [measure(options)], GOALS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Speed of FilaForConditionalGeneration.generate with an image against a stock LlamaForCausalLM with the same weights,
+which gets the same inputs_embeds.
+
+    python benchmarks/generate.py [--new-tokens 64] [--output results.json]
+
+Prefill is the time to the first token. FILA gets the encoded image as `mm_encoder_outputs`, so that it compares the
+decoder part of both: embedding the text and placing the visual tokens are FILA's own. Decoding is the time from the
+first token to the last. A further call with the pixels counts the calls of the vision tower, of which there must be one.
+The vision branch is small because it is not timed, but the image has as many visual tokens as in the article.
+"""
+
+import statistics
+import time
+
+import torch
+from common import DTYPES, count_parameters, make_parser, measure_in_turn, parse, report, synchronize
+from fila import FilaConfig, FilaForConditionalGeneration
+from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+IMAGE_TOKEN_ID = 3
+# The default decoder has the shape of SmolLM2-135M.
+PRESETS = {
+    "smollm2": {
+        "image_size": 336,
+        "text": {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+        },
+    },
+    "small": {
+        "image_size": 56,
+        "text": {
+            "vocab_size": 512,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        },
+    },
+}
+GOALS = {"prefill_ratio": "<= 1.02", "decode_ratio": ">= 0.98", "vision_calls": "1", "same_tokens": "True"}
+
+
+class Clock(StoppingCriteria):
+    """Stops nothing; notes the time after each token."""
+
+    def __init__(self, device):
+        self.device = device
+        self.times = []
+
+    def note(self):
+        synchronize(self.device)
+        self.times.append(time.perf_counter())
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.note()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def make_model(preset, device, dtype):
+    """A FILA with random weights and a vision branch of little cost."""
+    text = {**PRESETS[preset]["text"], "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
+    config = FilaConfig(
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 1,
+            "image_size": PRESETS[preset]["image_size"],
+            "patch_size": 14,
+        },
+        convnext_config={"architecture": "convnext_atto"},
+        text_config={"model_type": "llama", "max_position_embeddings": 8192, "tie_word_embeddings": True, **text},
+        fusion_layers=[1, 2, 3, 4],
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+    return FilaForConditionalGeneration(config).eval().to(device, dtype)
+
+
+def make_inputs(config, batch, grid, text_length, device, dtype):
+    """Prompts of one image, whose canvas it fills, and some text."""
+    rows, columns = grid
+    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
+    factory = {"device": device, "dtype": dtype}
+    images = {
+        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
+        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
+        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
+        "image_grids": torch.tensor([grid] * batch),
+    }
+    visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
+    text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
+    input_ids = torch.cat([visual, text], dim=1).to(device)
+    return images, input_ids
+
+
+@torch.no_grad()
+def measure(options):
+    """One row of the table."""
+    device, batch, new_tokens = options.device, options.batch_size, options.new_tokens
+    model = make_model(options.preset, device, DTYPES[options.dtype])
+    images, input_ids = make_inputs(
+        model.config, batch, tuple(options.grid), options.text_length, device, DTYPES[options.dtype]
+    )
+    # The same modules, not copies: no side has the better memory.
+    stock = LlamaForCausalLM(model.config.text_config).eval()
+    stock.model, stock.lm_head = model.model.language_model, model.lm_head
+
+    calls = []
+    counter = model.model.vision_tower.register_forward_hook(lambda *args: calls.append(1))
+    tokens = {}
+
+    def generate(name, network, **inputs):
+        clock = Clock(device)
+        clock.note()
+        output = network.generate(
+            **inputs,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            stopping_criteria=StoppingCriteriaList([clock]),
+        )
+        tokens[name] = output[:, -new_tokens:]
+        return clock.times[1] - clock.times[0], clock.times[-1] - clock.times[1]
+
+    generate("pixels", model, input_ids=input_ids, **images)
+    num_calls = len(calls)
+    counter.remove()
+
+    encoded = model.get_image_features(**images)
+    embeds = model.get_input_embeddings()(input_ids)
+    features = torch.cat(tuple(encoded.pooler_output)).to(embeds)
+    embeds = embeds.masked_scatter((input_ids == IMAGE_TOKEN_ID)[..., None], features)
+    measured = measure_in_turn(
+        {
+            "fila": lambda: generate("fila", model, input_ids=input_ids, mm_encoder_outputs={"image": encoded}),
+            "stock": lambda: generate("stock", stock, inputs_embeds=embeds),
+        },
+        options.repeats,
+    )
+    prefill, decode = (
+        {name: statistics.median(pair[part] for pair in pairs) for name, pairs in measured.items()} for part in (0, 1)
+    )
+    speed = {name: batch * (new_tokens - 1) / seconds for name, seconds in decode.items()}
+    return {
+        "batch": batch,
+        "size": f"{input_ids.shape[1]}+{new_tokens}",
+        "parameters": count_parameters(stock),
+        "fila_prefill_s": prefill["fila"],
+        "stock_prefill_s": prefill["stock"],
+        "prefill_ratio": prefill["fila"] / prefill["stock"],
+        "fila_tokens_per_s": speed["fila"],
+        "stock_tokens_per_s": speed["stock"],
+        "decode_ratio": speed["fila"] / speed["stock"],
+        "vision_calls": num_calls,
+        "same_tokens": all(torch.equal(tokens["stock"], tokens[name]) for name in ("fila", "pixels")),
+    }
+
+
+def main(arguments=None):
+    parser = make_parser(__doc__, PRESETS, repeats=5)
+    parser.add_argument("--batch-size", type=int, default=1, help="prompts, with one image each (default: 1)")
+    parser.add_argument(
+        "--grid", type=int, nargs=2, default=[2, 2], metavar=("R", "C"), help="rows and columns of tiles (default: 2 2)"
+    )
+    parser.add_argument("--text-length", type=int, default=32, help="text tokens after the image (default: 32)")
+    parser.add_argument("--new-tokens", type=int, default=64, help="tokens to generate, at least 2 (default: 64)")
+    options = parse(parser, arguments)
+    if options.new_tokens < 2:
+        parser.error(f"--new-tokens {options.new_tokens}: decoding starts at the second token; use 2 or more")
+    torch.manual_seed(0)
+    report("generate", options, [measure(options)], GOALS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Peak memory of a training step of stage 1 against the same step with every parameter trainable.
+
+    python benchmarks/train_memory.py [--grid 2 2] [--checkpoint-both] [--output results.json]
+
+A step is forward, loss and backward on an image and its text, as stage 1 sees it: not tiled, grid (0, 0), unless
+`--grid` says otherwise. It runs plainly, and with gradient checkpointing of the ViT alone, which by default only stage 1
+uses: both of its peaks are compared with the plain step that trains everything.
+
+`peak` is the most memory that the step held at one time on top of what was there before it: activations, gradients and
+temporaries. Parameters and inputs are not in it; `peak_with_parameters` adds the parameters. There is no optimizer
+(AdamW would add two values for each *trainable* parameter, all of them in the other step). On CUDA this is
+`torch.cuda.max_memory_allocated`; on the CPU every allocation and release that torch's profiler records, added up.
+What a library allocates for itself, as oneDNN does, is in neither.
+
+The model has the depths, stages, head sizes and tokens of the article's (ViT-L/14-336, ConvNeXt-T, LLaMA-3-8B) and an
+eighth of all its widths and of its vocabulary. Activations shrink with the width and gradients with its square, so one
+image here stands for eight of the article's model.
+"""
+
+import gc
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from common import DTYPES, count_parameters, make_parser, parse, report
+from fila import FilaConfig, FilaForConditionalGeneration
+from torch.profiler import ProfilerActivity, profile
+
+PRESETS = {
+    "eighth": {
+        "vision": {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 2,
+            "image_size": 336,
+        },
+        "convnext": {"architecture": "convnext_tiny", "model_args": {"dims": [12, 24, 48, 96]}},
+        "text": {
+            "vocab_size": 16032,
+            "hidden_size": 512,
+            "intermediate_size": 1792,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+        },
+        "fusion_layers": [2, 6, 12, 20],
+    },
+    "small": {
+        "vision": {
+            "hidden_size": 32,
+            "intermediate_size": 128,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 2,
+            "image_size": 56,
+        },
+        "convnext": {"architecture": "convnext_atto", "model_args": {"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}},
+        "text": {
+            "vocab_size": 512,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        },
+        "fusion_layers": [1, 2, 3, 4],
+    },
+}
+GOALS = {"ratio (plain)": "<= 0.45", "ratio (vit checkpointed)": "<= 0.27"}
+IMAGE_TOKEN_ID = 3
+MIB = 2**20
+
+
+def make_model(preset, device, dtype):
+    sizes = PRESETS[preset]
+    special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
+    config = FilaConfig(
+        vision_config={"patch_size": 14, **sizes["vision"]},
+        convnext_config=sizes["convnext"],
+        text_config={"model_type": "llama", "max_position_embeddings": 8192, **special, **sizes["text"]},
+        fusion_layers=sizes["fusion_layers"],
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+    return FilaForConditionalGeneration(config).to(device, dtype)
+
+
+def make_inputs(config, batch, grid, text_length, device, dtype):
+    """Samples of one image and text, of which the second half is learnt."""
+    rows, columns = grid
+    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
+    factory = {"device": device, "dtype": dtype}
+    visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
+    text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
+    input_ids = torch.cat([visual, text], dim=1)
+    labels = input_ids.clone()
+    labels[:, : -(text_length // 2)] = -100
+    return {
+        "input_ids": input_ids.to(device),
+        "attention_mask": torch.ones_like(input_ids).to(device),
+        "labels": labels.to(device),
+        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
+        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
+        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
+        "image_grids": torch.tensor([grid] * batch),
+    }
+
+
+def peak_bytes(step, device):
+    """The most bytes that `step` held at one time beyond those that were allocated before it."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("name") == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event["args"]["Ev Idx"]):
+        held += event["args"]["Bytes"]
+        peak = max(peak, held)
+    return peak
+
+
+def measure(options, stage, checkpoint_vit):
+    """Memory of one step in a fresh model."""
+    dtype = DTYPES[options.dtype]
+    torch.manual_seed(0)
+    model = make_model(options.preset, options.device, dtype)
+    inputs = make_inputs(
+        model.config, options.batch_size, tuple(options.grid), options.text_length, options.device, dtype
+    )
+    if checkpoint_vit:
+        model.model.vision_tower.vit.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    model.set_training_stage(stage)
+    peak = peak_bytes(lambda: model(**inputs).loss.backward(), options.device)
+    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    return {
+        "batch": options.batch_size,
+        "size": f"{options.grid[0]}x{options.grid[1]}, {inputs['input_ids'].shape[1]} tokens",
+        "parameters": count_parameters(model),
+        "trains": "fusion and projector" if stage == 1 else "everything",
+        "checkpointed": "vit" if checkpoint_vit else "nothing",
+        "gradients_mib": gradients / MIB,
+        "peak_mib": peak / MIB,
+        "peak_with_parameters_mib": (peak + sum(p.nbytes for p in model.parameters())) / MIB,
+    }
+
+
+def main(arguments=None):
+    parser = make_parser(__doc__, PRESETS, repeats=None)
+    parser.add_argument("--batch-size", type=int, default=1, help="samples, with one image each (default: 1)")
+    parser.add_argument(
+        "--grid", type=int, nargs=2, default=[0, 0], metavar=("R", "C"), help="rows and columns of tiles (default: 0 0)"
+    )
+    parser.add_argument("--text-length", type=int, default=128, help="text tokens after the image (default: 128)")
+    parser.add_argument(
+        "--checkpoint-both",
+        action="store_true",
+        help="compare checkpointed steps with each other, not with the plain step that trains everything",
+    )
+    options = parse(parser, arguments)
+    results = [measure(options, stage, checkpoint_vit) for checkpoint_vit in (False, True) for stage in (2, 1)]
+    for row in results:
+        reference = results[2 if options.checkpoint_both and row["checkpointed"] == "vit" else 0]
+        for key in ("peak", "peak_with_parameters"):
+            name = "ratio" if key == "peak" else "ratio_with_parameters"
+            row[name] = row[f"{key}_mib"] / reference[f"{key}_mib"]
+    report("train_memory", options, results, GOALS)
+
+
+if __name__ == "__main__":
+    main()
