@@ -251,11 +251,17 @@ class FilaConfig(PreTrainedConfig):
         try:
             self.fusion_layers = list(self.fusion_layers)
         except TypeError:
-            raise ValueError(f"FilaConfig.fusion_layers={self.fusion_layers!r} is not a list of layer numbers.") from None
+            raise ValueError(
+                f"FilaConfig.fusion_layers={self.fusion_layers!r} is not a list of layer numbers."
+            ) from None
         if self.fusion_type == "cvfm":
             layers = self.fusion_layers
             increasing = all(_is_int(layer) for layer in layers) and layers == sorted(set(layers))
-            if len(layers) != NUM_CONVNEXT_STAGES or not increasing or not 1 <= layers[0] <= layers[-1] <= self.num_vision_layers:
+            if (
+                len(layers) != NUM_CONVNEXT_STAGES
+                or not increasing
+                or not 1 <= layers[0] <= layers[-1] <= self.num_vision_layers
+            ):
                 raise ValueError(
                     f"FilaConfig.fusion_layers={layers!r} must be {NUM_CONVNEXT_STAGES} increasing ViT layers, one for each "
                     f"ConvNeXt stage, counted from 1 and at most {self.num_vision_layers} (the layer that "

@@ -111,7 +111,10 @@ class FilaImageProcessor(TorchvisionBackend):
             return 0, 0
         tile_size = self._tile_size(setting)
         pinpoints = setting("image_grid_pinpoints")
-        if not pinpoints or any(len(canvas) != 2 or min(canvas) < 1 or canvas[0] % tile_size or canvas[1] % tile_size for canvas in pinpoints):
+        if not pinpoints or any(
+            len(canvas) != 2 or min(canvas) < 1 or canvas[0] % tile_size or canvas[1] % tile_size
+            for canvas in pinpoints
+        ):
             raise ValueError(
                 f"image_grid_pinpoints={pinpoints!r} must be a list of (height, width) canvases, each a multiple of the "
                 f"tile size {tile_size}."

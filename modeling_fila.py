@@ -87,6 +87,11 @@ def _eval_if_frozen(module):
                 child.training = True
 
 
+def _to_pairs(values):
+    """(N, 2) numbers, in a tensor or not, as a list of tuples."""
+    return [tuple(pair) for pair in torch.as_tensor(values).tolist()]
+
+
 def _area_weights(start, length, num_cells, num_outputs):
     """Weights that average `num_cells` unit cells over `num_outputs` equal parts of the interval [start, start + length).
 
@@ -98,6 +103,19 @@ def _area_weights(start, length, num_cells, num_outputs):
     cells = torch.arange(num_cells, dtype=torch.float64)
     overlap = (torch.minimum(upper, cells + 1) - torch.maximum(lower, cells)).clamp(min=0)
     return overlap / overlap.sum(dim=1, keepdim=True)
+
+
+# Where a layer does not start like any other, its class says so: transformers initialises remote code layer by layer.
+class FilaZeroLinear(nn.Linear):
+    """A linear layer that starts at zero, so that what it is added to passes unchanged."""
+
+
+class FilaIdentityLinear(nn.Linear):
+    """A linear layer that starts as the identity on its first inputs and ignores the others."""
+
+
+class FilaMeanConv2d(nn.Conv2d):
+    """A convolution that starts as the mean over its window, channel by channel."""
 
 
 class FilaStageAlign(nn.Module):
@@ -120,7 +138,7 @@ class FilaStageAlign(nn.Module):
         self.convs = nn.ModuleList()
         if fusion_align == "conv":
             num_halvings = max(stage_cells // cells, 1).bit_length() - 1
-            self.convs.extend(nn.Conv2d(channels, channels, kernel_size=2, stride=2) for _ in range(num_halvings))
+            self.convs.extend(FilaMeanConv2d(channels, channels, kernel_size=2, stride=2) for _ in range(num_halvings))
 
     def forward(self, stage_map, grid, content_boxes):
         """
@@ -157,9 +175,13 @@ class FilaStageAlign(nn.Module):
         num_images, channels, cells = stage_map.shape[0], stage_map.shape[1], self.cells
         tokens = side // cells
         # batch, row, token y, cell y, column, token x, cell x, channel
-        stage_map = stage_map.permute(0, 2, 3, 1).view(num_images, rows, tokens, cells, columns, tokens, cells, channels)
+        stage_map = stage_map.permute(0, 2, 3, 1).view(
+            num_images, rows, tokens, cells, columns, tokens, cells, channels
+        )
         # -> batch, view, token, cell, channel
-        return stage_map.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(num_images, rows * columns, tokens**2, cells**2, channels)
+        return stage_map.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(
+            num_images, rows * columns, tokens**2, cells**2, channels
+        )
 
 
 class FilaCVFM(nn.Module):
@@ -176,7 +198,7 @@ class FilaCVFM(nn.Module):
         self.norm_features = nn.LayerNorm(channels, eps=layer_norm_eps)
         self.linear_1 = nn.Linear(hidden_size + channels, hidden_size)
         self.act = nn.GELU()
-        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+        self.linear_2 = FilaZeroLinear(hidden_size, hidden_size)
 
     def forward(self, hidden_states, features):
         """
@@ -202,7 +224,7 @@ class FilaChannelConcat(nn.Module):
         self.aligns = nn.ModuleList(
             FilaStageAlign(channels, cells, 1, fusion_align) for channels, cells in zip(stage_channels, stage_cells)
         )
-        self.proj = nn.Linear(hidden_size + sum(stage_channels), hidden_size)
+        self.proj = FilaIdentityLinear(hidden_size + sum(stage_channels), hidden_size)
 
     def forward(self, hidden_states, features):
         """
@@ -218,7 +240,7 @@ class FilaChannelConcat(nn.Module):
         return torch.cat([class_token, fused], dim=1)
 
 
-class FilaCrossAttention(nn.Module):
+class FilaPatchInfoMining(nn.Module):
     """Patch info mining (article, strategy b; Mini-Gemini, arXiv 2403.18814): after the ViT, each patch token attends to
     the ConvNeXt features of its own sub-region; the output, zero at the start (ours), is added."""
 
@@ -233,7 +255,7 @@ class FilaCrossAttention(nn.Module):
         self.q_proj = nn.Linear(hidden_size, hidden_size)
         self.k_proj = nn.Linear(sum(stage_channels), hidden_size)
         self.v_proj = nn.Linear(sum(stage_channels), hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = FilaZeroLinear(hidden_size, hidden_size)
 
     def forward(self, hidden_states, features):
         """
@@ -290,7 +312,7 @@ class FilaHybridEncoder(nn.Module):
         elif config.fusion_type == "channel_concat":
             self.fusion.append(FilaChannelConcat(width, stage_channels, stage_cells, config.fusion_align))
         else:
-            self.fusion.append(FilaCrossAttention(width, stage_channels, stage_cells, config.fusion_align, eps))
+            self.fusion.append(FilaPatchInfoMining(width, stage_channels, stage_cells, config.fusion_align, eps))
 
     def train(self, mode=True):
         super().train(mode)
@@ -299,9 +321,11 @@ class FilaHybridEncoder(nn.Module):
                 _eval_if_frozen(part)
         return self
 
-    def forward(self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False):
-        """Encodes a batch of N images, all real views in one pass of the ViT, and the canvases of one grid in one pass of
-        the ConvNeXt.
+    def forward(
+        self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False
+    ):
+        """Encodes a batch of N images that [`~FilaHybridEncoder.check_inputs`] has passed: all real views in one pass of
+        the ViT, and the canvases of one grid in one pass of the ConvNeXt.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
@@ -314,11 +338,8 @@ class FilaHybridEncoder(nn.Module):
         Returns:
             [`BaseModelOutputWithPooling`] with `last_hidden_state` of shape (views, 1 + G*G, ViT width), the views of
             image 0 first, and, if asked for, `hidden_states`, the embeddings and the output of each layer after fusion.
-
-        Raises:
-            ValueError: inputs that do not belong together; raised before anything is computed.
         """
-        image_sizes, image_grids = self._check_inputs(pixel_values, high_res_pixel_values, image_sizes, image_grids)
+        image_sizes, image_grids = _to_pairs(image_sizes), _to_pairs(image_grids)
         num_views = [1 + rows * columns for rows, columns in image_grids]
         stage_features = self._encode_high_res(high_res_pixel_values, image_sizes, image_grids)
 
@@ -327,7 +348,9 @@ class FilaHybridEncoder(nn.Module):
         else:
             views = torch.cat([image[:count] for image, count in zip(pixel_values, num_views)])
         vit = self.vit
-        fused_after = dict(zip(self.config.fusion_layers, range(len(self.fusion)))) if self.config.fusion_type == "cvfm" else {}
+        fused_after = (
+            dict(zip(self.config.fusion_layers, range(len(self.fusion)))) if self.config.fusion_type == "cvfm" else {}
+        )
         # Layers before the first trainable one get no gradient and store nothing.
         with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(vit)):
             hidden_states = vit.pre_layernorm(vit.embeddings(views))
@@ -377,17 +400,27 @@ class FilaHybridEncoder(nn.Module):
                 return [features.flatten(0, 1) for features in aligned]
         return [torch.cat([view_features[i][stage] for i in range(len(image_grids))]) for stage in range(len(aligns))]
 
-    def _check_inputs(self, pixel_values, high_res_pixel_values, image_sizes, image_grids):
-        """Compares shapes and grids; returns sizes and grids as lists of tuples."""
+    def check_inputs(self, pixel_values, high_res_pixel_values, image_sizes, image_grids):
+        """Checks that the image inputs belong together, before anything is computed.
+
+        Returns:
+            `tuple[list, list]`: `image_sizes` and `image_grids` as pairs of numbers.
+
+        Raises:
+            ValueError: shapes that are not this model's, or tiles that disagree with `image_grids`.
+        """
         size = self.config.vision_config.image_size
         expected = f"(images, views, {self.config.vision_config.num_channels}, {size}, {size})"
-        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (self.config.vision_config.num_channels, size, size):
+        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (
+            self.config.vision_config.num_channels,
+            size,
+            size,
+        ):
             raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}, expected {expected}.")
         if image_grids is None or image_sizes is None:
             missing = "image_grids" if image_grids is None else "image_sizes"
             raise ValueError(f"pixel_values came without {missing}. Pass everything that the processor returns.")
-        image_grids = [tuple(grid) for grid in torch.as_tensor(image_grids).tolist()]
-        image_sizes = [tuple(image_size) for image_size in torch.as_tensor(image_sizes).tolist()]
+        image_sizes, image_grids = _to_pairs(image_sizes), _to_pairs(image_grids)
         if not pixel_values.shape[0] == len(image_grids) == len(image_sizes):
             raise ValueError(
                 f"pixel_values holds {pixel_values.shape[0]} images, image_grids {len(image_grids)} and image_sizes "
@@ -396,7 +429,9 @@ class FilaHybridEncoder(nn.Module):
         for index, (rows, columns) in enumerate(image_grids):
             num_views = 1 + rows * columns
             if min(rows, columns) < 0 or (rows == 0) != (columns == 0):
-                raise ValueError(f"image_grids[{index}]={(rows, columns)} is no grid: rows and columns are both 0 or positive.")
+                raise ValueError(
+                    f"image_grids[{index}]={(rows, columns)} is no grid: rows and columns are both 0 or positive."
+                )
             if num_views > pixel_values.shape[1] or pixel_values[index, num_views:].any():
                 raise ValueError(
                     f"image_grids[{index}]={(rows, columns)} asks for {num_views} views (global and tiles), which is not "
@@ -404,9 +439,18 @@ class FilaHybridEncoder(nn.Module):
                     "zero. Pass pixel_values and image_grids from the same processor call."
                 )
         if self.convnext is not None:
-            size, num_tiles = self.config.high_res_image_size, max(max(rows * columns, 1) for rows, columns in image_grids)
+            size, num_tiles = (
+                self.config.high_res_image_size,
+                max(max(rows * columns, 1) for rows, columns in image_grids),
+            )
             shape = None if high_res_pixel_values is None else tuple(high_res_pixel_values.shape)
-            if shape is None or len(shape) != 5 or shape[0] != len(image_grids) or shape[1] < num_tiles or shape[3:] != (size, size):
+            if (
+                shape is None
+                or len(shape) != 5
+                or shape[0] != len(image_grids)
+                or shape[1] < num_tiles
+                or shape[3:] != (size, size)
+            ):
                 raise ValueError(
                     f"high_res_pixel_values has shape {shape}, but fusion_type={self.config.fusion_type!r} needs "
                     f"({len(image_grids)}, {num_tiles} or more, 3, {size}, {size}) for these image_grids. Check that the "
@@ -460,7 +504,7 @@ class FilaPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "ConvNeXtStage", "FilaCVFM", "FilaCrossAttention"]
+    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "ConvNeXtStage", "FilaCVFM", "FilaPatchInfoMining"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -471,34 +515,25 @@ class FilaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, FilaCVFM):
-            init.zeros_(module.linear_2.weight)
-            init.zeros_(module.linear_2.bias)
-        elif isinstance(module, FilaCrossAttention):
-            init.zeros_(module.out_proj.weight)
-            init.zeros_(module.out_proj.bias)
-        elif isinstance(module, FilaChannelConcat):
-            init.eye_(module.proj.weight)
-            init.zeros_(module.proj.bias)
-        elif isinstance(module, FilaStageAlign):
-            for conv in module.convs:
-                # The mean of the four cells, so that training starts from the interpolated features (ours).
-                identity = torch.eye(conv.in_channels, device=conv.weight.device, dtype=conv.weight.dtype)
-                init.copy_(conv.weight, (identity / 4)[:, :, None, None].expand_as(conv.weight))
-        elif isinstance(module, FilaHybridEncoder) and module.convnext is not None:
-            _init_convnext(module.convnext, self.config.convnext_config)
-
-
-def _init_convnext(convnext, config):
-    """What the general rule of transformers leaves out: layer scales, and norms with names of timm's own."""
-    for module in convnext.modules():
-        if isinstance(getattr(module, "gamma", None), nn.Parameter):
-            init.constant_(module.gamma, config.model_args.get("ls_init_value", 1e-6))
         kind = type(module).__name__
-        if kind.startswith("GlobalResponseNorm") and isinstance(getattr(module, "weight", None), nn.Parameter):
+        if isinstance(module, FilaZeroLinear):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
-        elif kind.startswith(("RmsNorm", "SimpleNorm")) and module.weight is not None:
+        elif isinstance(module, FilaIdentityLinear):
+            init.eye_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FilaMeanConv2d):
+            identity = torch.eye(module.in_channels, device=module.weight.device, dtype=module.weight.dtype)
+            window = module.weight.shape[-2:]
+            init.copy_(module.weight, (identity / window.numel())[:, :, None, None].expand_as(module.weight))
+            init.zeros_(module.bias)
+        # What the general rule leaves out of a timm ConvNeXt: layer scales, and norms with names of timm's own.
+        elif kind == "ConvNeXtBlock" and module.gamma is not None:
+            init.constant_(module.gamma, self.config.convnext_config.model_args.get("ls_init_value", 1e-6))
+        elif kind.startswith("GlobalResponseNorm") and hasattr(module, "bias"):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif kind.startswith(("RmsNorm", "SimpleNorm")):
             init.ones_(module.weight)
 
 
@@ -525,7 +560,13 @@ class FilaModel(FilaPreTrainedModel):
 
     @can_return_tuple
     def get_image_features(
-        self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False, **kwargs
+        self,
+        pixel_values,
+        high_res_pixel_values=None,
+        image_sizes=None,
+        image_grids=None,
+        output_hidden_states=False,
+        **kwargs,
     ):
         """Encodes and projects N images.
 
@@ -544,16 +585,22 @@ class FilaModel(FilaPreTrainedModel):
         Raises:
             ValueError: inputs that do not belong together.
         """
+        inputs = (pixel_values, high_res_pixel_values)
+        image_sizes, image_grids = self.vision_tower.check_inputs(*inputs, image_sizes, image_grids)
+        return self._encode_images(*inputs, image_sizes, image_grids, output_hidden_states)
+
+    def _encode_images(self, pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states=False):
         outputs = self.vision_tower(pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states)
         # The class token is dropped, as in LLaVA's "default" strategy.
         features = self.multi_modal_projector(outputs.last_hidden_state[:, 1:]).flatten(0, 1)
-        tokens_per_view = self.config.grid_size**2
-        num_tokens = [(1 + rows * columns) * tokens_per_view for rows, columns in torch.as_tensor(image_grids).tolist()]
-        outputs.pooler_output = features.split(num_tokens)
+        outputs.pooler_output = features.split(self._count_image_tokens(image_grids))
         return outputs
 
-    def get_placeholder_mask(self, input_ids, inputs_embeds, image_features):
-        """Where the visual tokens go.
+    def _count_image_tokens(self, image_grids):
+        return [(1 + rows * columns) * self.config.grid_size**2 for rows, columns in image_grids]
+
+    def get_placeholder_mask(self, input_ids, inputs_embeds, num_features):
+        """Where `num_features` visual tokens go.
 
         Returns:
             `torch.BoolTensor` of shape (batch_size, sequence_length, 1).
@@ -567,11 +614,11 @@ class FilaModel(FilaPreTrainedModel):
             image_token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
             mask = (inputs_embeds == self.get_input_embeddings()(image_token)).all(dim=-1)
         num_placeholders = int(mask.sum())
-        if num_placeholders != image_features.shape[0]:
+        if num_placeholders != num_features:
             raise ValueError(
                 f"Image features and image tokens do not match: the text has {num_placeholders} image tokens "
-                f"(id {self.config.image_token_id}), the images give {image_features.shape[0]} features. Was the text "
-                "truncated, or prepared without its images?"
+                f"(id {self.config.image_token_id}), the images give {num_features} features. Was the text truncated, "
+                "or prepared with other images?"
             )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
 
@@ -600,13 +647,17 @@ class FilaModel(FilaPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        if pixel_values is not None:
-            image_outputs = self.get_image_features(pixel_values, high_res_pixel_values, image_sizes, image_grids)
         image_features = None
-        if image_outputs is not None:
+        if pixel_values is not None:
+            images = (pixel_values, high_res_pixel_values)
+            image_sizes, image_grids = self.vision_tower.check_inputs(*images, image_sizes, image_grids)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, sum(self._count_image_tokens(image_grids)))
+            image_features = self._encode_images(*images, image_sizes, image_grids).pooler_output
+        elif image_outputs is not None:
             image_features = tuple(image_outputs.pooler_output)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, sum(map(len, image_features)))
+        if image_features is not None:
             features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features)
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
         elif self._must_touch_vision():
             inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
@@ -639,13 +690,9 @@ class FilaModel(FilaPreTrainedModel):
     def _blank_image_features(self):
         config, device = self.config, self.device
         size, high_res_size = config.vision_config.image_size, config.high_res_image_size
-        outputs = self.get_image_features(
-            torch.zeros(1, 1, 3, size, size, device=device),
-            torch.zeros(1, 1, 3, high_res_size, high_res_size, device=device),
-            image_sizes=[(size, size)],
-            image_grids=[(0, 0)],
-        )
-        return outputs.pooler_output[0]
+        views = torch.zeros(1, 1, 3, size, size, device=device)
+        high_res_views = torch.zeros(1, 1, 3, high_res_size, high_res_size, device=device)
+        return self._encode_images(views, high_res_views, [(size, size)], [(0, 0)]).pooler_output[0]
 
 
 class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
@@ -683,13 +730,17 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             ValueError: any other stage.
         """
         if stage not in (1, 2):
-            raise ValueError(f"stage={stage!r} is not a training stage: use 1 (fusion and projector) or 2 (everything).")
+            raise ValueError(
+                f"stage={stage!r} is not a training stage: use 1 (fusion and projector) or 2 (everything)."
+            )
         self.requires_grad_(stage == 2)
         self.model.vision_tower.fusion.requires_grad_(True)
         self.model.multi_modal_projector.requires_grad_(True)
         self.train(self.training)
 
-    def get_image_features(self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs):
+    def get_image_features(
+        self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs
+    ):
         """See [`FilaModel.get_image_features`]."""
         return self.model.get_image_features(pixel_values, high_res_pixel_values, image_sizes, image_grids, **kwargs)
 
@@ -786,9 +837,15 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             image_hidden_states=outputs.image_hidden_states,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, use_cache=True, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, inputs_embeds=None, is_first_iteration=False, use_cache=True, **kwargs
+    ):
         model_inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, use_cache=use_cache, **kwargs
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            use_cache=use_cache,
+            **kwargs,
         )
         if not is_first_iteration and use_cache:
             # The images are in the cache already.

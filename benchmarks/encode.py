@@ -27,9 +27,10 @@ from functools import partial
 import timm
 import torch
 from common import DTYPES, count_parameters, make_parser, median_in_turn, parse, report
+from transformers import CLIPVisionModel
+
 from fila import FilaConfig, FilaForConditionalGeneration
 from fila.configuration_fila import FUSION_TYPES
-from transformers import CLIPVisionModel
 
 # The decoder is not measured.
 TINY_TEXT = {

@@ -27,8 +27,9 @@ import time
 
 import torch
 from common import DTYPES, count_parameters, make_parser, measure_in_turn, parse, report, synchronize
-from fila import FilaConfig, FilaForConditionalGeneration
 from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from fila import FilaConfig, FilaForConditionalGeneration
 
 IMAGE_TOKEN_ID = 3
 # The default decoder has the shape of SmolLM2-135M.

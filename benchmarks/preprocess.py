@@ -24,10 +24,11 @@ import numpy as np
 import PIL.Image
 import torch
 from common import make_parser, median_in_turn, parse, report
-from fila import FilaImageProcessor
 from torchvision.transforms.v2 import functional as tvF
 from transformers import LlavaNextImageProcessor
 from transformers.image_processing_utils import get_patch_output_size
+
+from fila import FilaImageProcessor
 
 # (width, height) of the images, and batch sizes.
 PRESETS = {

@@ -37,8 +37,9 @@ from pathlib import Path
 
 import torch
 from common import DTYPES, count_parameters, make_parser, parse, report
-from fila import FilaConfig, FilaForConditionalGeneration
 from torch.profiler import ProfilerActivity, profile
+
+from fila import FilaConfig, FilaForConditionalGeneration
 
 PRESETS = {
     "eighth": {

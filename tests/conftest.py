@@ -16,5 +16,6 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _reproducible():
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # tiny tensors; several test processes share the machine

@@ -17,10 +17,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from helpers import chat, random_image, tiny_model, tiny_processor
 from torch.nn.parallel import DistributedDataParallel
 
 from fila import FilaDataCollator
+from helpers import chat, random_image, tiny_model, tiny_processor
 
 
 def main():

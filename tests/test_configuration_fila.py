@@ -12,10 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 import pytest
-from helpers import tiny_config
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig
 
 from fila import FilaConfig, FilaConvNextConfig
+from helpers import tiny_config
 
 
 def test_defaults_are_the_model_of_the_article():

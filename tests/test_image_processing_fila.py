@@ -15,7 +15,6 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from helpers import GRIDS, random_image, tiny_image_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tvF
@@ -24,6 +23,7 @@ from transformers.image_processing_utils import get_patch_output_size
 
 from fila import FilaImageProcessor
 from fila.configuration_fila import get_content_box
+from helpers import GRIDS, random_image, tiny_image_processor
 
 SIDES = st.integers(20, 4000)
 
@@ -37,7 +37,9 @@ def plain_tiles(image, canvas_size, tile_size, mean, std):
     top, left = (canvas_size[0] - height) // 2, (canvas_size[1] - width) // 2
     pixels = tvF.pad(pixels, [left, top, canvas_size[1] - width - left, canvas_size[0] - height - top])
     rows, columns = canvas_size[0] // tile_size, canvas_size[1] // tile_size
-    tiles = pixels.view(3, rows, tile_size, columns, tile_size).permute(1, 3, 0, 2, 4).reshape(-1, 3, tile_size, tile_size)
+    tiles = (
+        pixels.view(3, rows, tile_size, columns, tile_size).permute(1, 3, 0, 2, 4).reshape(-1, 3, tile_size, tile_size)
+    )
     return processor.rescale_and_normalize(tiles, True, 1 / 255, True, tuple(mean), tuple(std))
 
 
@@ -133,7 +135,9 @@ def test_arrays_tensors_and_grayscale_give_what_the_pil_image_gives():
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
 def test_pil_modes_give_what_llava_next_gives(mode):
     image = random_image(60, 80)
-    image = PIL.Image.fromarray(np.array(image.convert("L")).astype(np.uint16)) if mode == "I;16" else image.convert(mode)
+    image = (
+        PIL.Image.fromarray(np.array(image.convert("L")).astype(np.uint16)) if mode == "I;16" else image.convert(mode)
+    )
     assert image.mode == mode
     pinpoints = [[rows * 56, columns * 56] for rows, columns in GRIDS]
     peer = LlavaNextImageProcessor(
@@ -170,7 +174,9 @@ def test_nested_lists_and_image_batches_are_flattened_in_order():
 
 
 def test_extreme_aspect_ratios_are_encoded():
-    inputs = FilaImageProcessor()([random_image(1, 1), random_image(1, 5000), random_image(5000, 1)], return_tensors="pt")
+    inputs = FilaImageProcessor()(
+        [random_image(1, 1), random_image(1, 5000), random_image(5000, 1)], return_tensors="pt"
+    )
     assert torch.isfinite(inputs["pixel_values"]).all()
     assert torch.isfinite(inputs["high_res_pixel_values"]).all()
 
@@ -182,7 +188,9 @@ def test_switches_for_rescaling_and_normalising():
     assert raw[0, 1, :, 5, 5].tolist() == [10, 20, 250]
     scaled = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(scaled, raw / 255)
-    centred = processor(image, do_rescale=False, image_mean=[10.0, 20.0, 250.0], image_std=[1.0, 1.0, 1.0], return_tensors="pt")
+    centred = processor(
+        image, do_rescale=False, image_mean=[10.0, 20.0, 250.0], image_std=[1.0, 1.0, 1.0], return_tensors="pt"
+    )
     assert not centred["pixel_values"][0, 1].any()
 
 

@@ -20,6 +20,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import CLIPVisionModel, LlamaForCausalLM, Trainer, TrainingArguments
+
+from fila import FilaConfig, FilaDataCollator, FilaForConditionalGeneration
+from fila.modeling_fila import _area_weights
 from helpers import (
     FUSION_TYPES,
     GRIDS,
@@ -32,13 +39,6 @@ from helpers import (
     tiny_model,
     tiny_processor,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
-from transformers import CLIPVisionModel, LlamaForCausalLM, Trainer, TrainingArguments
-
-from fila import FilaConfig, FilaDataCollator, FilaForConditionalGeneration
-from fila.modeling_fila import _area_weights
 
 FUSED = [fusion_type for fusion_type in FUSION_TYPES if fusion_type != "none"]
 
@@ -127,7 +127,7 @@ def test_area_weights_average_and_keep_linear_ramps(cells, outputs, data):
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(outputs, dtype=torch.float64))
     assert (weights >= 0).all()
     centres = start + length * (torch.arange(outputs) + 0.5) / outputs
-    assert (weights @ (torch.arange(cells) + 0.5) - centres).abs().max() <= 0.5
+    assert (weights @ (torch.arange(cells).double() + 0.5) - centres).abs().max() <= 0.5
 
 
 @pytest.mark.parametrize("fusion_align", ["conv", "interpolate"])
@@ -189,9 +189,9 @@ def test_convnext_changes_the_features(fusion_type):
     inputs = tiny_image_processor()(random_image(100, 90), return_tensors="pt")
     with torch.no_grad():
         before = model.get_image_features(**inputs).pooler_output[0]
-        inputs["high_res_pixel_values"] = inputs["high_res_pixel_values"] * 0.5
+        inputs["high_res_pixel_values"] = torch.randn_like(inputs["high_res_pixel_values"])
         after = model.get_image_features(**inputs).pooler_output[0]
-    assert (before - after).abs().max() > 1e-4
+    assert (before - after).norm() > 0.01 * before.norm()
 
 
 def test_padding_side_does_not_change_answers(processor, batch):
@@ -211,9 +211,13 @@ def test_batched_generation_equals_one_by_one(processor):
     model = tiny_model()
     images = [random_image(56, 112, 1), random_image(150, 60, 2)]
     conversations = [chat(images[0], "one"), chat("two", images[1], images[0])]
-    together = model.generate(**chat_inputs(processor, conversations), max_new_tokens=6, do_sample=False, eos_token_id=-1)
+    together = model.generate(
+        **chat_inputs(processor, conversations), max_new_tokens=6, do_sample=False, eos_token_id=-1
+    )
     for conversation, ids in zip(conversations, together):
-        alone = model.generate(**chat_inputs(processor, [conversation]), max_new_tokens=6, do_sample=False, eos_token_id=-1)
+        alone = model.generate(
+            **chat_inputs(processor, [conversation]), max_new_tokens=6, do_sample=False, eos_token_id=-1
+        )
         assert torch.equal(alone[0, -6:], ids[-6:])
 
 
@@ -347,7 +351,9 @@ def test_frozen_parts_are_in_eval_mode_and_stay_there():
     with torch.no_grad():
         first, second = (model.get_image_features(**inputs).pooler_output[0] for _ in range(2))
     assert torch.equal(first, second)
-    active = [name for name, module in model.named_modules() if module.training and "drop" in type(module).__name__.lower()]
+    active = [
+        name for name, module in model.named_modules() if module.training and "drop" in type(module).__name__.lower()
+    ]
     assert active == []
     model.set_training_stage(2)
     with torch.no_grad():
@@ -456,7 +462,8 @@ def test_bfloat16_is_close_to_float32(batch, fusion_type):
         expected = model(**batch).logits
         actual = model.to(torch.bfloat16)(**batch).logits
     assert actual.dtype == torch.bfloat16
-    assert nn.functional.cosine_similarity(actual.float(), expected, dim=-1).min() > 0.97
+    similarity = nn.functional.cosine_similarity(actual.float(), expected, dim=-1)
+    assert similarity[batch["attention_mask"].bool()].min() > 0.97
 
 
 def test_saved_model_loads_with_device_map_and_identical_logits(batch, tmp_path):
@@ -556,20 +563,21 @@ def test_outputs_carry_image_and_vit_hidden_states(batch):
         outputs = model(**batch, output_hidden_states=True)
         features = model.get_image_features(**image_inputs(batch), output_hidden_states=True)
         as_tuple = model(**batch, return_dict=False)
-    assert [len(image) for image in outputs.image_hidden_states] == [48, 48, 80]
+    assert [len(image) for image in outputs.image_hidden_states] == [48, 64, 80]
     assert len(outputs.hidden_states) == 3
-    assert len(features.hidden_states) == 6 and features.last_hidden_state.shape == (3 + 3 + 5, 17, 32)
+    assert len(features.hidden_states) == 6 and features.last_hidden_state.shape == (3 + 4 + 5, 17, 32)
     assert torch.equal(as_tuple[0], outputs.logits)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_grids": torch.tensor([[2, 2], [2, 1], [2, 2]])}, r"image_grids\[0\]=\(2, 2\) asks for 5 views"),
-        ({"image_grids": torch.tensor([[1, 2], [2, 1], [1, 2]])}, r"image_grids\[2\]=\(1, 2\) asks for 3 views"),
-        ({"image_grids": torch.tensor([[1, 2], [2, 1], [3, 3]])}, r"image_grids\[2\]=\(3, 3\) asks for 10 views"),
-        ({"image_grids": torch.tensor([[1, 2], [2, 1], [0, 2]])}, r"image_grids\[2\]=\(0, 2\) is no grid"),
-        ({"image_grids": torch.tensor([[1, 2], [2, 1]])}, "holds 3 images, image_grids 2"),
+        ({"image_grids": torch.tensor([[2, 2], [3, 1], [2, 2]])}, "192 image tokens .*, the images give 224 features"),
+        ({"image_grids": torch.tensor([[1, 2], [1, 3], [2, 1]])}, r"image_grids\[2\]=\(2, 1\) asks for 3 views"),
+        ({"image_grids": torch.tensor([[1, 2], [3, 1], [1, 2]])}, r"image_grids\[2\]=\(1, 2\) asks for 3 views"),
+        ({"image_grids": torch.tensor([[1, 2], [3, 1], [3, 3]])}, r"image_grids\[2\]=\(3, 3\) asks for 10 views"),
+        ({"image_grids": torch.tensor([[1, 2], [3, 1], [0, 2]])}, r"image_grids\[2\]=\(0, 2\) is no grid"),
+        ({"image_grids": torch.tensor([[1, 2], [3, 1]])}, "holds 3 images, image_grids 2"),
         ({"image_grids": None}, "without image_grids"),
         ({"image_sizes": None}, "without image_sizes"),
         ({"high_res_pixel_values": None}, "high_res_pixel_values has shape None.*do_high_res=True"),
@@ -593,7 +601,9 @@ def test_image_inputs_that_disagree_are_refused_before_any_compute(batch, change
 def test_placeholder_mismatch_error_gives_both_numbers(batch):
     ids = batch["input_ids"].clone()
     ids[0, (ids[0] == 3).nonzero()[0]] = 5
-    with pytest.raises(ValueError, match="Image features and image tokens do not match.*175 image tokens.*176 features"):
+    with pytest.raises(
+        ValueError, match="Image features and image tokens do not match.*191 image tokens.*192 features"
+    ):
         tiny_model()(**{**batch, "input_ids": ids})
 
 
@@ -616,7 +626,7 @@ def test_model_args_that_timm_refuses_are_an_error_of_the_config():
     with pytest.raises(ValueError, match="model_args.*dephts"):
         FilaForConditionalGeneration(tiny_config(convnext_config={"model_args": {"dephts": [1, 1, 1, 1]}}))
     with pytest.raises(ValueError, match="stride"):
-        FilaForConditionalGeneration(tiny_config(convnext_config={"model_args": {"patch_size": 8}}))
+        FilaForConditionalGeneration(tiny_config(convnext_config={"model_args": {"patch_size": 3}}))
     with pytest.raises(ValueError, match="projector_hidden_act='gelo'"):
         FilaForConditionalGeneration(tiny_config(projector_hidden_act="gelo"))
 

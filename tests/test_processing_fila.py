@@ -14,11 +14,11 @@
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fila import FilaDataCollator, FilaProcessor
+from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
 
 SIZE = st.tuples(st.integers(1, 250), st.integers(1, 250))
 
@@ -170,7 +170,11 @@ def test_collator_takes_images_from_their_own_column(processor, tmp_path):
     images = [random_image(56, 112, 1), random_image(56, 112, 2)]
     images[1].save(tmp_path / "second.png")
     inline = {"messages": chat(images[0], "and", images[1], answer="x")}
-    items = [{"type": "image"}, {"type": "text", "text": "and"}, {"type": "image", "path": str(tmp_path / "second.png")}]
+    items = [
+        {"type": "image"},
+        {"type": "text", "text": "and"},
+        {"type": "image", "path": str(tmp_path / "second.png")},
+    ]
     column = {"messages": [{"role": "user", "content": items}, inline["messages"][1]], "images": images[:1]}
     expected, actual = FilaDataCollator(processor)([inline]), FilaDataCollator(processor)([column])
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
@@ -184,7 +188,10 @@ def test_collator_text_only_batch_has_no_image_inputs(processor):
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        ({"messages": chat("Hi", answer="x"), "images": [np.zeros((9, 9, 3), np.uint8)]}, "Example 1.* 0 image items.* 1 images"),
+        (
+            {"messages": chat("Hi", answer="x"), "images": [np.zeros((9, 9, 3), np.uint8)]},
+            "Example 1.* 0 image items.* 1 images",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "Example 1.* 1 image items.* 0 images"),
         ({"messages": chat("Hi")}, "Example 1 of the batch has nothing to learn"),
     ],
@@ -196,5 +203,11 @@ def test_collator_error_names_the_example(processor, example, message):
 
 def test_default_checkpoint_processor_uses_the_canvases_of_the_article():
     processor = FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    assert processor.image_processor.image_grid_pinpoints == [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    assert processor.image_processor.image_grid_pinpoints == [
+        [336, 672],
+        [672, 336],
+        [672, 672],
+        [1008, 336],
+        [336, 1008],
+    ]
     assert processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens == [5 * 576, 4 * 576]
