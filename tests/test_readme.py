@@ -1,0 +1,79 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT, random_image
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def run(command, folder):
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(len(SNIPPETS)))
+def test_readme_snippet_runs_as_written(index, tmp_path):
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "demo_output"))
+    run([sys.executable, "-c", SNIPPETS[index]], folder)
+    if "Trainer" in SNIPPETS[index]:
+        assert len(SNIPPETS[index].splitlines()) <= 25
+        saved = next((folder / "fila-finetuned").glob("checkpoint-*"))
+        assert (saved / "modeling_fila.py").exists() and (saved / "model.safetensors").exists()
+
+
+def test_readme_says_that_the_weights_are_untrained():
+    assert "The weights in this repository are random." in (ROOT / "README.md").read_text()
+
+
+def test_readme_documents_every_config_field():
+    from fila import FilaConfig
+
+    text = (ROOT / "README.md").read_text()
+    fields = [name for name in FilaConfig.__annotations__ if name != "model_type"]
+    assert fields and all(f"| `{field}` |" in text for field in fields)
+
+
+def test_readme_links_to_files_that_exist():
+    links = re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / "README.md").read_text())
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+@pytest.mark.slow
+def test_demo_prints_the_geometry_and_saves_a_picture(tmp_path):
+    random_image(300, 900).save(tmp_path / "page.png")
+    picture = tmp_path / "out" / "views.png"
+    command = [sys.executable, ROOT / "demo.py", tmp_path / "page.png", "--output", picture, "--max-new-tokens", "2"]
+    output = run(command, tmp_path)
+    assert "336 x 1008, ConvNeXt's 768 x 2304" in output and "1 x 3, and the global view" in output
+    assert "2304 of the image" in output and "random" in output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_default_checkpoint_is_what_its_script_makes(tmp_path):
+    run([sys.executable, ROOT / "make_checkpoint.py", "--output", tmp_path], tmp_path)
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        # The version of transformers that wrote a file is in it.
+        contents = [(folder / name).read_text() for folder in (ROOT, tmp_path)]
+        first, second = (re.sub(r'"transformers_version": ".*?"', "", content) for content in contents)
+        assert first == second, name

@@ -1,0 +1,135 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The repository as a user of the Hub meets it: loaded by name, in a process that has never heard of the package."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT
+
+HUB_FILES = [
+    "*.json",
+    "*.safetensors",
+    "*.jinja",
+    "configuration_fila.py",
+    "image_processing_fila.py",
+    "processing_fila.py",
+    "modeling_fila.py",
+]
+
+LOAD = """
+import sys
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+name, remote = sys.argv[1], {"trust_remote_code": True}
+config = AutoConfig.from_pretrained(name, **remote)
+image_processor = AutoImageProcessor.from_pretrained(name, **remote)
+processor = AutoProcessor.from_pretrained(name, **remote)
+model = AutoModel.from_pretrained(name, dtype="float32", **remote).eval()
+again = AutoModelForImageTextToText.from_pretrained(name, dtype="float32", **remote).eval()
+assert config.model_type == "fila" and type(model).__name__ == type(again).__name__ == "FilaForConditionalGeneration"
+assert type(processor).__name__ == "FilaProcessor"
+assert type(image_processor).__name__ == type(processor.image_processor).__name__ == "FilaImageProcessor"
+assert type(model).__module__.startswith("transformers_modules.")
+assert "fila" not in sys.modules
+
+image = Image.radial_gradient("L").convert("RGB").resize((500, 200))
+chat = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Read <image>."}]}]
+options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+inputs = processor.apply_chat_template(chat, **options)
+"""
+
+LOAD_AND_SAVE = (
+    LOAD
+    + """
+target = sys.argv[2]
+with torch.no_grad():
+    logits = model(**inputs, logits_to_keep=8).logits
+    assert torch.equal(logits, again(**inputs, logits_to_keep=8).logits)
+model.save_pretrained(target)
+processor.save_pretrained(target)
+torch.save(logits, target + "/expected.pt")
+"""
+)
+
+LOAD_AND_COMPARE = (
+    LOAD
+    + """
+with torch.no_grad():
+    logits = model(**inputs, logits_to_keep=8).logits
+assert torch.equal(logits, torch.load(name + "/expected.pt"))
+pipe = pipeline("image-text-to-text", model=name, dtype="float32", **remote)
+answer = pipe(text=chat, max_new_tokens=3, return_full_text=False)[0]["generated_text"]
+ids = model.generate(**inputs, max_new_tokens=3, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+assert answer == processor.decode(ids, skip_special_tokens=True), answer
+"""
+)
+
+
+def run_elsewhere(code, tmp_path, *arguments):
+    """Runs code in a fresh process with its own module cache, outside the checkout."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_hub_files_alone_load_save_and_load_again_from_elsewhere(tmp_path):
+    hub_folder, saved = tmp_path / "downloaded-fila", tmp_path / "saved"
+    hub_folder.mkdir()
+    for pattern in HUB_FILES:
+        for file in ROOT.glob(pattern):
+            shutil.copy(file, hub_folder)
+    run_elsewhere(LOAD_AND_SAVE, tmp_path, hub_folder, saved)
+    shutil.rmtree(hub_folder)
+    shutil.rmtree(tmp_path / "cache")
+    run_elsewhere(LOAD_AND_COMPARE, tmp_path, saved)
+
+
+@pytest.mark.slow
+def test_checkout_itself_is_a_model_folder(tmp_path):
+    run_elsewhere(LOAD, tmp_path, ROOT)
+
+
+@pytest.mark.parametrize("name", [name for name in HUB_FILES if name.endswith(".py")])
+def test_hub_file_depends_on_nothing_optional(name):
+    """Remote code must load wherever its few requirements are installed: imports in functions count too."""
+    required = {"transformers", "torch", "torchvision", "timm", "PIL", "numpy"} | set(sys.stdlib_module_names)
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= required
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 1 or node.module.split(".")[0] in required
+
+
+def test_default_checkpoint_is_small_and_in_bfloat16():
+    from safetensors import safe_open
+
+    file = ROOT / "model.safetensors"
+    assert file.stat().st_size <= 60e6
+    with safe_open(file, "pt") as tensors:
+        assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
