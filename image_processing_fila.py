@@ -27,6 +27,7 @@ from transformers.image_utils import (
     PILImageResampling,
     SizeDict,
     is_valid_image,
+    load_image,
     make_flat_list_of_images,
 )
 from transformers.processing_utils import ImagesKwargs
@@ -159,7 +160,7 @@ class FilaImageProcessor(TorchvisionBackend):
     def _fetch_image(self, image, index):
         if isinstance(image, str):
             try:
-                image = super().fetch_images(image)
+                image = load_image(image)  # applies the EXIF orientation
             except Exception as error:
                 raise ValueError(f"Image {index} of the batch, {image!r}, could not be read: {error}") from error
         if not is_valid_image(image):
