@@ -288,6 +288,9 @@ class FilaImageProcessor(TorchvisionBackend):
         """
         channel = {"dtype": torch.float32}
         if do_normalize:
+            for statistic in (mean, std):
+                if not isinstance(statistic, (int, float)) and len(statistic) != 3:
+                    raise ValueError(f"A mean or standard deviation of {statistic} does not fit the 3 channels of RGB.")
             factor = 1.0 / rescale_factor if do_rescale else 1.0
             mean = (torch.tensor(mean, **channel) * factor).expand(3)[:, None, None]
             std = (torch.tensor(std, **channel) * factor).expand(3)[:, None, None]

@@ -354,7 +354,7 @@ class FilaHybridEncoder(nn.Module):
         # Layers before the first trainable one get no gradient and store nothing.
         with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(vit)):
             hidden_states = vit.pre_layernorm(vit.embeddings(views))
-        all_hidden_states = (hidden_states,)
+        all_hidden_states = [hidden_states]
         for number, layer in enumerate(vit.layers, start=1):
             needs_grad = hidden_states.requires_grad or _is_trainable(layer)
             with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
@@ -362,12 +362,13 @@ class FilaHybridEncoder(nn.Module):
             if number in fused_after:
                 index = fused_after[number]
                 hidden_states = self.fusion[index](hidden_states, stage_features[index])
-            all_hidden_states += (hidden_states,)
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
         if self.config.fusion_type in ("channel_concat", "cross_attention"):
             hidden_states = self.fusion[0](hidden_states, torch.cat(stage_features, dim=-1))
-            all_hidden_states = (*all_hidden_states[:-1], hidden_states)
+            all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states, hidden_states=all_hidden_states if output_hidden_states else None
+            last_hidden_state=hidden_states, hidden_states=tuple(all_hidden_states) if output_hidden_states else None
         )
 
     def _encode_high_res(self, high_res_pixel_values, image_sizes, image_grids):
@@ -558,15 +559,10 @@ class FilaModel(FilaPreTrainedModel):
         _eval_if_frozen(self.language_model)
         return self
 
+    # `output_hidden_states` stays out of the signature: `generate` takes what it finds there away from the decoder.
     @can_return_tuple
     def get_image_features(
-        self,
-        pixel_values,
-        high_res_pixel_values=None,
-        image_sizes=None,
-        image_grids=None,
-        output_hidden_states=False,
-        **kwargs,
+        self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs
     ):
         """Encodes and projects N images.
 
@@ -576,7 +572,8 @@ class FilaModel(FilaPreTrainedModel):
                 canvas in pieces; required unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
-            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states. Its attentions are never
+                returned.
 
         Returns:
             [`BaseModelOutputWithPooling`] whose `pooler_output` is a tuple of N tensors of shape
@@ -587,7 +584,7 @@ class FilaModel(FilaPreTrainedModel):
         """
         inputs = (pixel_values, high_res_pixel_values)
         image_sizes, image_grids = self.vision_tower.check_inputs(*inputs, image_sizes, image_grids)
-        return self._encode_images(*inputs, image_sizes, image_grids, output_hidden_states)
+        return self._encode_images(*inputs, image_sizes, image_grids, kwargs.get("output_hidden_states", False))
 
     def _encode_images(self, pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states=False):
         outputs = self.vision_tower(pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states)
@@ -620,7 +617,7 @@ class FilaModel(FilaPreTrainedModel):
                 f"(id {self.config.image_token_id}), the images give {num_features} features. Was the text truncated, "
                 "or prepared with other images?"
             )
-        return mask.unsqueeze(-1).to(inputs_embeds.device)
+        return mask.unsqueeze(-1)
 
     @can_return_tuple
     def forward(
@@ -658,7 +655,7 @@ class FilaModel(FilaPreTrainedModel):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, sum(map(len, image_features)))
         if image_features is not None:
             features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
-            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
         elif self._must_touch_vision():
             inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
 
@@ -862,9 +859,12 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             images = {key: model_kwargs.pop(key, None) for key in IMAGE_INPUTS}
             images.pop("mm_encoder_outputs")
             image_outputs = self.get_image_features(**images)
-            placeholders = (input_ids == self.config.image_token_id).sum(dim=-1).tolist()
             remaining, features = list(image_outputs.pooler_output), []
-            for num_placeholders in placeholders:
+            inputs_embeds = model_kwargs.get("inputs_embeds")
+            mask = self.model.get_placeholder_mask(
+                input_ids if inputs_embeds is None else None, inputs_embeds, sum(map(len, remaining))
+            )
+            for num_placeholders in mask.squeeze(-1).sum(dim=-1).tolist():
                 sample = []
                 while remaining and sum(map(len, sample)) < num_placeholders:
                     sample.append(remaining.pop(0))

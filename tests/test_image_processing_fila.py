@@ -261,6 +261,7 @@ def test_truncated_file_error_names_its_place_in_the_batch(tmp_path):
         ({"size": 57}, "multiple of patch_size"),
         ({"image_grid_pinpoints": [[56, 100]]}, r"\[\[56, 100\]\].*multiple of the tile size 56"),
         ({"image_grid_pinpoints": []}, "image_grid_pinpoints"),
+        ({"high_res_image_mean": [0.5, 0.5]}, r"\[0.5, 0.5\].*3 channels"),
     ],
 )
 def test_arguments_that_contradict_the_geometry_are_refused(arguments, message):

@@ -234,6 +234,9 @@ def test_beams_with_two_images_per_prompt_equal_the_search_without_images_inputs
     expected = model.generate(inputs_embeds=embeds, num_return_sequences=3, **kwargs)
     actual = model.generate(**{**inputs, **kwargs}, num_return_sequences=3)
     assert torch.equal(actual[:, inputs["input_ids"].shape[1] :], expected)
+    embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    actual = model.generate(inputs_embeds=embeds, **image_inputs(inputs), **kwargs, num_return_sequences=3)
+    assert torch.equal(actual, expected)
 
 
 def test_images_are_encoded_once_in_generation(batch):
@@ -243,6 +246,15 @@ def test_images_are_encoded_once_in_generation(batch):
         calls.clear()
         model.generate(**batch, max_new_tokens=4, eos_token_id=-1, **kwargs)
         assert len(calls) == 1
+
+
+def test_generation_returns_the_decoders_hidden_states_and_attentions(batch):
+    model = tiny_model()
+    model.set_attn_implementation("eager")
+    flags = {"return_dict_in_generate": True, "output_hidden_states": True, "output_attentions": True}
+    output = model.generate(**batch, max_new_tokens=2, eos_token_id=-1, **flags)
+    assert [len(step) for step in output.hidden_states] == [3, 3]
+    assert [len(step) for step in output.attentions] == [2, 2]
 
 
 @pytest.mark.parametrize("fusion_type", FUSION_TYPES)
