@@ -124,11 +124,12 @@ class FilaConfig(PreTrainedConfig):
 
     Args:
         vision_config (`CLIPVisionConfig` or `dict`, *optional*):
-            The ViT. Only its layers up to `vision_feature_layer` are built.
+            The ViT. Only its layers up to `vision_feature_layer` are built. In a dict, what is not given is
+            `CLIPVisionConfig`'s own default, not the article's; likewise for `text_config`.
         convnext_config (`FilaConvNextConfig` or `dict`, *optional*):
             The high-resolution branch. Ignored for `fusion_type="none"`.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
-            Any causal decoder of transformers.
+            A causal decoder of transformers with a plain LM head: Llama, Qwen, Mistral and their like.
         fusion_type (`str`, *optional*, defaults to `"cvfm"`):
             How ConvNeXt features reach the visual tokens (article, section 3): `"cvfm"` (FILA), `"none"` (dynamic
             resolution alone, LLaVA-NeXT), `"cross_attention"` (Mini-Gemini) or `"channel_concat"`.
@@ -161,6 +162,7 @@ class FilaConfig(PreTrainedConfig):
     """
 
     model_type = "fila"
+    keys_to_ignore_at_inference = ["past_key_values", "image_hidden_states"]
     sub_configs = {"vision_config": AutoConfig, "convnext_config": FilaConvNextConfig, "text_config": AutoConfig}
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -190,7 +192,7 @@ class FilaConfig(PreTrainedConfig):
                 "projection_dim": 768,
             },
         )
-        if not isinstance(self.convnext_config, PreTrainedConfig):
+        if self.convnext_config is None or isinstance(self.convnext_config, dict):
             convnext_kwargs = dict(self.convnext_config or {})
             convnext_kwargs.pop("model_type", None)
             self.convnext_config = FilaConvNextConfig(**convnext_kwargs)
@@ -226,11 +228,22 @@ class FilaConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def _check_fields(self):
+        if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
+            raise ValueError(
+                "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
+                f"{type(self.convnext_config).__name__}."
+            )
         vision_config = self.vision_config
         if vision_config.model_type != "clip_vision_model":
             raise ValueError(
                 f"FilaConfig.vision_config has model_type={vision_config.model_type!r}; FILA's ViT is a CLIP vision "
                 "tower, model_type 'clip_vision_model' (of a full CLIP config, pass its vision_config)."
+            )
+        if vision_config.num_channels != 3 or vision_config.patch_size < 1 or vision_config.image_size < 1:
+            raise ValueError(
+                f"FilaConfig.vision_config has num_channels={vision_config.num_channels}, "
+                f"image_size={vision_config.image_size} and patch_size={vision_config.patch_size}; FILA sees RGB images, "
+                "num_channels=3, and both sizes are positive."
             )
         if vision_config.image_size % vision_config.patch_size:
             raise ValueError(
@@ -267,6 +280,14 @@ class FilaConfig(PreTrainedConfig):
                     f"ConvNeXt stage, counted from 1 and at most {self.num_vision_layers} (the layer that "
                     f"vision_feature_layer={feature_layer} selects)."
                 )
+        # FILA's own head is a plain linear layer after the decoder; a decoder whose head does more would be silently wrong.
+        scalings = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+        scalings = {key: getattr(self.text_config, key, neutral) for key, neutral in scalings.items()}
+        if not hasattr(self.text_config, "vocab_size") or any(value not in (None, 1.0) for value in scalings.values()):
+            raise ValueError(
+                f"FilaConfig.text_config is a {self.text_config.model_type!r} with {scalings}; FILA needs a text-only "
+                "causal decoder with a plain LM head, such as Llama, Qwen, Mistral or Phi-3."
+            )
         if not _is_int(self.image_token_id) or not 0 <= self.image_token_id < self.text_config.vocab_size:
             raise ValueError(
                 f"FilaConfig.image_token_id={self.image_token_id!r} is not a token of text_config, whose vocab_size is "

@@ -176,14 +176,20 @@ class FilaImageProcessor(TorchvisionBackend):
                 raise ValueError(f"Image {index} of the batch could not be decoded: {error}") from error
         else:
             shape = tuple(image.shape)
-            if len(shape) not in (2, 3):
+            if len(shape) not in (2, 3) or (
+                len(shape) == 3 and not {shape[0], shape[-1]} & {1, 3, 4} and 0 not in shape
+            ):
                 raise ValueError(
-                    f"Image {index} of the batch has shape {shape}; an image has 2 or 3 dimensions (height, width and "
-                    "perhaps channels)."
+                    f"Image {index} of the batch has shape {shape}; an image is (height, width), or has 1, 3 or 4 channels "
+                    "before or after them."
                 )
         if 0 in shape:
             raise ValueError(f"Image {index} of the batch has shape {shape}: it has no pixels.")
-        return image[None] if len(shape) == 2 and not isinstance(image, PIL.Image.Image) else image
+        if isinstance(image, PIL.Image.Image):
+            return image
+        if isinstance(image, np.ndarray):
+            image = np.ascontiguousarray(image)  # torch knows no negative strides
+        return image[None] if len(shape) == 2 else image
 
     def preprocess(self, images, *args, **kwargs):
         """Preprocesses one image or a (nested) list of N images.
@@ -208,6 +214,8 @@ class FilaImageProcessor(TorchvisionBackend):
             ValueError: images that cannot be read, or arguments that contradict the geometry.
         """
         images = make_flat_list_of_images(self.fetch_images(images))
+        if not images:
+            raise ValueError("There are no images to preprocess: the list is empty.")
         return super().preprocess(images, *args, **kwargs)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, device=None, **kwargs):
@@ -222,6 +230,7 @@ class FilaImageProcessor(TorchvisionBackend):
             image = image.expand(3, -1, -1)
         return image
 
+    @torch.no_grad()
     def _preprocess(
         self,
         images,
@@ -317,8 +326,8 @@ class FilaImageProcessor(TorchvisionBackend):
                 y0, y1 = _overlap(row * tile_size, tile_size, top, height)
                 x0, x1 = _overlap(column * tile_size, tile_size, left, width)
                 y, x = row * tile_size, column * tile_size
-                if (y1 - y0, x1 - x0) != (tile_size, tile_size):
-                    tile.copy_(black)
+                for margin in (tile[:, : y0 - y], tile[:, y1 - y :], tile[:, :, : x0 - x], tile[:, :, x1 - x :]):
+                    margin.copy_(black)
                 content = tile[:, y0 - y : y1 - y, x0 - x : x1 - x]
                 content.copy_(image[:, y0 - top : y1 - top, x0 - left : x1 - left])
                 normalize_(content)
@@ -345,7 +354,8 @@ class FilaImageProcessor(TorchvisionBackend):
 
 def _empty_views(num_views, size, device):
     """An uninitialised (N, max(num_views), 3, size, size) buffer in which the views an image does not have are zero."""
-    buffer = torch.empty(len(num_views), max(num_views), 3, size, size, dtype=torch.float32, device=device)
+    # numpy asks the kernel for huge pages; thousands of page faults on small ones cost as much as the writing.
+    buffer = torch.from_numpy(np.empty((len(num_views), max(num_views), 3, size, size), np.float32)).to(device)
     for views, count in zip(buffer, num_views):
         views[count:].zero_()
     return buffer

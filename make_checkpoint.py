@@ -40,23 +40,29 @@ PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN = "<|endoftext|>", "<|im_start|>"
 JOINED_IMAGE_TOKEN = "<\u2060image>"
 
 CHAT_TEMPLATE = """\
+{%- macro escape(text) -%}
+{{- (text or "") | replace("<image>", "<\\u2060image>") -}}
+{%- endmacro -%}
 {%- macro render(content) -%}
-{%- if content is string -%}
-{{- content | replace("<image>", "<\\u2060image>") -}}
+{%- if content is string or content is none -%}
+{{- escape(content) -}}
 {%- else -%}
+{%- set run = namespace(text="") -%}
 {%- for item in content -%}
 {%- if item["type"] == "image" -%}
-{{- "<image>" -}}
+{{- escape(run.text) ~ "<image>" -}}
+{%- set run.text = "" -%}
 {%- elif item["type"] == "text" -%}
-{{- item["text"] | replace("<image>", "<\\u2060image>") -}}
+{%- set run.text = run.text ~ (item["text"] or "") -%}
 {%- else -%}
 {{- raise_exception("FILA reads items of type 'text' and 'image', not '" ~ item["type"] ~ "'.") -}}
 {%- endif -%}
 {%- endfor -%}
+{{- escape(run.text) -}}
 {%- endif -%}
 {%- endmacro -%}
 {%- for message in messages -%}
-{{- "<|im_start|>" ~ message["role"] ~ "\\n" -}}
+{{- "<|im_start|>" ~ escape(message["role"]) ~ "\\n" -}}
 {%- if message["role"] == "assistant" -%}
 {%- generation -%}
 {{- render(message["content"]) ~ "<|im_end|>" -}}
@@ -151,7 +157,10 @@ def main():
     torch.manual_seed(arguments.seed)
     model = FilaForConditionalGeneration(make_config(tokenizer)).to(torch.bfloat16)
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, max_new_tokens=256
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[model.config.image_token_id],  # an image is never an answer
+        max_new_tokens=256,
     )
     arguments.output.mkdir(parents=True, exist_ok=True)
     # transformers cannot save into the folder its classes come from, and nobody should see half a checkpoint.

@@ -76,20 +76,25 @@ def _is_trainable(module):
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _eval_if_frozen(module):
-    """Puts a module without trainable parameters into eval mode: `requires_grad_(False)` alone leaves dropout and
-    stochastic depth on. A layer's own flag is kept, because it does no more than allow gradient checkpointing, which
-    frozen layers need as well when a gradient passes through them."""
-    if not _is_trainable(module):
+def _train_unless_frozen(module, mode):
+    """Keeps a module without trainable parameters in eval mode: `requires_grad_(False)` alone leaves dropout and
+    stochastic depth on. Only the flag of the layers themselves follows `mode` where they checkpoint, which frozen layers
+    need as well when a gradient passes through them, and which transformers allows in train mode alone."""
+    if mode and module is not None and not _is_trainable(module):
         module.eval()
         for child in module.modules():
             if isinstance(child, GradientCheckpointingLayer):
-                child.training = True
+                child.training = child.gradient_checkpointing
 
 
 def _to_pairs(values):
-    """(N, 2) numbers, in a tensor or not, as a list of tuples."""
-    return [tuple(pair) for pair in torch.as_tensor(values).tolist()]
+    """(N, 2) whole numbers, in a tensor or not, as a list of tuples."""
+    values = torch.as_tensor(values)
+    if values.ndim != 2 or values.shape[1] != 2 or values.is_floating_point():
+        raise ValueError(
+            f"image_sizes and image_grids are (images, 2) integers, not {values.dtype} {tuple(values.shape)}."
+        )
+    return [tuple(pair) for pair in values.tolist()]
 
 
 def _area_weights(start, length, num_cells, num_outputs):
@@ -152,7 +157,7 @@ class FilaStageAlign(nn.Module):
         """
         cells, (rows, columns) = self.cells, grid
         for conv in self.convs:
-            stage_map = conv(stage_map)
+            stage_map = conv(stage_map.to(conv.weight.dtype))
         if not self.convs and self.stage_cells > cells:
             stage_map = nn.functional.avg_pool2d(stage_map, self.stage_cells // cells)
         elif self.stage_cells < cells:
@@ -193,7 +198,7 @@ class FilaCVFM(nn.Module):
 
     def __init__(self, hidden_size, channels, stage_cells, fusion_align, layer_norm_eps):
         super().__init__()
-        self.align = FilaStageAlign(channels, stage_cells, 1, fusion_align)
+        self.aligns = nn.ModuleList([FilaStageAlign(channels, stage_cells, 1, fusion_align)])
         self.norm_hidden = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.norm_features = nn.LayerNorm(channels, eps=layer_norm_eps)
         self.linear_1 = nn.Linear(hidden_size + channels, hidden_size)
@@ -316,9 +321,8 @@ class FilaHybridEncoder(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        for part in (self.vit, self.convnext):
-            if part is not None:
-                _eval_if_frozen(part)
+        _train_unless_frozen(self.vit, mode)
+        _train_unless_frozen(self.convnext, mode)
         return self
 
     def forward(
@@ -339,6 +343,7 @@ class FilaHybridEncoder(nn.Module):
             [`BaseModelOutputWithPooling`] with `last_hidden_state` of shape (views, 1 + G*G, ViT width), the views of
             image 0 first, and, if asked for, `hidden_states`, the embeddings and the output of each layer after fusion.
         """
+        _train_unless_frozen(self.vit, self.training)  # checkpointing may have been switched on since `train()`
         image_sizes, image_grids = _to_pairs(image_sizes), _to_pairs(image_grids)
         num_views = [1 + rows * columns for rows, columns in image_grids]
         stage_features = self._encode_high_res(high_res_pixel_values, image_sizes, image_grids)
@@ -348,20 +353,21 @@ class FilaHybridEncoder(nn.Module):
         else:
             views = torch.cat([image[:count] for image, count in zip(pixel_values, num_views)])
         vit = self.vit
-        fused_after = (
-            dict(zip(self.config.fusion_layers, range(len(self.fusion)))) if self.config.fusion_type == "cvfm" else {}
-        )
+        stage_after_layer = {layer: stage for stage, layer in enumerate(self.config.fusion_layers)}
+        if self.config.fusion_type != "cvfm":
+            stage_after_layer = {}
         # Layers before the first trainable one get no gradient and store nothing.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(vit)):
+        needs_grad = views.requires_grad or _is_trainable(vit.embeddings) or _is_trainable(vit.pre_layernorm)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
             hidden_states = vit.pre_layernorm(vit.embeddings(views))
         all_hidden_states = [hidden_states]
         for number, layer in enumerate(vit.layers, start=1):
             needs_grad = hidden_states.requires_grad or _is_trainable(layer)
             with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
                 hidden_states = layer(hidden_states, None)
-            if number in fused_after:
-                index = fused_after[number]
-                hidden_states = self.fusion[index](hidden_states, stage_features[index])
+            if number in stage_after_layer:
+                stage = stage_after_layer[number]
+                hidden_states = self.fusion[stage](hidden_states, stage_features[stage])
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
         if self.config.fusion_type in ("channel_concat", "cross_attention"):
@@ -372,17 +378,21 @@ class FilaHybridEncoder(nn.Module):
         )
 
     def _encode_high_res(self, high_res_pixel_values, image_sizes, image_grids):
-        """Runs the ConvNeXt on whole canvases; returns, for each stage, features of shape (views, G*G, cells, channels)."""
+        """Runs the ConvNeXt on whole canvases, those of one grid together.
+
+        Returns:
+            `list[torch.Tensor]`: for each stage, features of shape (views, G*G, cells, channels), image after image.
+        """
         if self.convnext is None:
             return []
-        aligns = [align for module in self.fusion for align in getattr(module, "aligns", None) or [module.align]]
+        aligns = [align for module in self.fusion for align in module.aligns]
         # timm's own checkpointing, which goes block by block.
         self.convnext.set_grad_checkpointing(self.gradient_checkpointing and self.convnext.training)
         dtype = next(self.convnext.parameters()).dtype
         groups = {}
         for index, grid in enumerate(image_grids):
             groups.setdefault(grid, []).append(index)
-        view_features = {}
+        stage_features = [[None] * len(image_grids) for _ in aligns]
         for (rows, columns), indices in groups.items():
             pieces = high_res_pixel_values[indices, : max(rows * columns, 1)].to(dtype)
             _, _, channels, side, _ = pieces.shape
@@ -392,14 +402,13 @@ class FilaHybridEncoder(nn.Module):
             canvas = canvas.permute(0, 1, 4, 2, 5, 3).reshape(len(indices), *canvas_size, channels).permute(0, 3, 1, 2)
             boxes = [get_content_box(image_sizes[index], canvas_size) for index in indices]
             boxes = [[edge / CONVNEXT_STRIDE for edge in box] for box in boxes]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(self.convnext)):
+            needs_grad = canvas.requires_grad or _is_trainable(self.convnext)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
                 stage_maps = self.convnext.forward_intermediates(canvas, intermediates_only=True)
-            aligned = [align(stage_map, (rows, columns), boxes) for align, stage_map in zip(aligns, stage_maps)]
-            for position, index in enumerate(indices):
-                view_features[index] = [features[position] for features in aligned]
-            if len(groups) == 1:
-                return [features.flatten(0, 1) for features in aligned]
-        return [torch.cat([view_features[i][stage] for i in range(len(image_grids))]) for stage in range(len(aligns))]
+            for stage, (align, stage_map) in enumerate(zip(aligns, stage_maps)):
+                for index, features in zip(indices, align(stage_map, (rows, columns), boxes)):
+                    stage_features[stage][index] = features
+        return [torch.cat(features) for features in stage_features]
 
     def check_inputs(self, pixel_values, high_res_pixel_values, image_sizes, image_grids):
         """Checks that the image inputs belong together, before anything is computed.
@@ -410,14 +419,9 @@ class FilaHybridEncoder(nn.Module):
         Raises:
             ValueError: shapes that are not this model's, or tiles that disagree with `image_grids`.
         """
-        size = self.config.vision_config.image_size
-        expected = f"(images, views, {self.config.vision_config.num_channels}, {size}, {size})"
-        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (
-            self.config.vision_config.num_channels,
-            size,
-            size,
-        ):
-            raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}, expected {expected}.")
+        vision_config = self.config.vision_config
+        view_shape = (vision_config.num_channels, vision_config.image_size, vision_config.image_size)
+        _check_views("pixel_values", pixel_values, view_shape)
         if image_grids is None or image_sizes is None:
             missing = "image_grids" if image_grids is None else "image_sizes"
             raise ValueError(f"pixel_values came without {missing}. Pass everything that the processor returns.")
@@ -427,12 +431,14 @@ class FilaHybridEncoder(nn.Module):
                 f"pixel_values holds {pixel_values.shape[0]} images, image_grids {len(image_grids)} and image_sizes "
                 f"{len(image_sizes)}; the three must agree."
             )
-        for index, (rows, columns) in enumerate(image_grids):
-            num_views = 1 + rows * columns
+        for index, (image_size, (rows, columns)) in enumerate(zip(image_sizes, image_grids)):
+            if min(image_size) < 1:
+                raise ValueError(f"image_sizes[{index}]={image_size} is no height and width in pixels.")
             if min(rows, columns) < 0 or (rows == 0) != (columns == 0):
                 raise ValueError(
                     f"image_grids[{index}]={(rows, columns)} is no grid: rows and columns are both 0 or positive."
                 )
+            num_views = 1 + rows * columns
             if num_views > pixel_values.shape[1] or pixel_values[index, num_views:].any():
                 raise ValueError(
                     f"image_grids[{index}]={(rows, columns)} asks for {num_views} views (global and tiles), which is not "
@@ -440,24 +446,30 @@ class FilaHybridEncoder(nn.Module):
                     "zero. Pass pixel_values and image_grids from the same processor call."
                 )
         if self.convnext is not None:
-            size, num_tiles = (
-                self.config.high_res_image_size,
-                max(max(rows * columns, 1) for rows, columns in image_grids),
-            )
-            shape = None if high_res_pixel_values is None else tuple(high_res_pixel_values.shape)
-            if (
-                shape is None
-                or len(shape) != 5
-                or shape[0] != len(image_grids)
-                or shape[1] < num_tiles
-                or shape[3:] != (size, size)
-            ):
+            high_res_shape = (vision_config.num_channels, *[self.config.high_res_image_size] * 2)
+            _check_views("high_res_pixel_values", high_res_pixel_values, high_res_shape)
+            num_tiles = max(max(rows * columns, 1) for rows, columns in image_grids)
+            if high_res_pixel_values.shape[0] != len(image_grids) or high_res_pixel_values.shape[1] < num_tiles:
                 raise ValueError(
-                    f"high_res_pixel_values has shape {shape}, but fusion_type={self.config.fusion_type!r} needs "
-                    f"({len(image_grids)}, {num_tiles} or more, 3, {size}, {size}) for these image_grids. Check that the "
-                    "image processor has do_high_res=True and the size and patch_size of the model."
+                    f"high_res_pixel_values has shape {tuple(high_res_pixel_values.shape)}, but these image_grids need "
+                    f"{len(image_grids)} images of {num_tiles} pieces. Pass both from the same processor call."
                 )
         return image_sizes, image_grids
+
+
+def _check_views(name, pixels, view_shape):
+    """Raises a `ValueError` unless `pixels` is a tensor of shape (images, views, *view_shape) with an image in it."""
+    if not isinstance(pixels, torch.Tensor):
+        raise ValueError(
+            f"{name} is {type(pixels).__name__}, not a tensor. Let the processor return it: return_tensors='pt', with "
+            "do_pad=True, and do_high_res=True unless fusion_type='none'."
+        )
+    if pixels.ndim != 5 or tuple(pixels.shape[2:]) != view_shape or 0 in pixels.shape:
+        expected = ", ".join(map(str, view_shape))
+        raise ValueError(
+            f"{name} has shape {tuple(pixels.shape)}, expected (images, views, {expected}) and at least one image. Check "
+            "that the image processor has the size and the patch_size of the model."
+        )
 
 
 def _build_convnext(config):
@@ -505,7 +517,14 @@ class FilaPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["CLIPVisionEmbeddings", "CLIPEncoderLayer", "ConvNeXtStage", "FilaCVFM", "FilaPatchInfoMining"]
+    _no_split_modules = [
+        "CLIPVisionEmbeddings",
+        "CLIPEncoderLayer",
+        "ConvNeXtStage",
+        "FilaCVFM",
+        "FilaChannelConcat",
+        "FilaPatchInfoMining",
+    ]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -556,7 +575,7 @@ class FilaModel(FilaPreTrainedModel):
 
     def train(self, mode=True):
         super().train(mode)
-        _eval_if_frozen(self.language_model)
+        _train_unless_frozen(self.language_model, mode)
         return self
 
     # `output_hidden_states` stays out of the signature: `generate` takes what it finds there away from the decoder.
@@ -659,6 +678,7 @@ class FilaModel(FilaPreTrainedModel):
         elif self._must_touch_vision():
             inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
 
+        _train_unless_frozen(self.language_model, self.training)  # as in the hybrid encoder
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -676,13 +696,16 @@ class FilaModel(FilaPreTrainedModel):
         )
 
     def _must_touch_vision(self):
-        """In distributed training, a batch without images must still run every trainable vision parameter: the other
-        processes wait for its gradients."""
-        if not (self.training and torch.is_grad_enabled() and torch.distributed.is_available()):
+        """Whether a training batch without images must still run the vision parameters: in distributed training, where
+        the other processes wait for their gradients, and in stage 1, where the loss has no other gradient."""
+        if not (self.training and torch.is_grad_enabled()):
             return False
-        if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        if not (_is_trainable(self.vision_tower) or _is_trainable(self.multi_modal_projector)):
             return False
-        return _is_trainable(self.vision_tower) or _is_trainable(self.multi_modal_projector)
+        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if is_distributed and torch.distributed.get_world_size() > 1:
+            return True
+        return not _is_trainable(self.language_model)
 
     def _blank_image_features(self):
         config, device = self.config, self.device
@@ -813,7 +836,9 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         if skip_logits and labels is not None:
-            shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=-100)
+            shift_labels = kwargs.pop("shift_labels", None)
+            if shift_labels is None:
+                shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=-100)
             counts = shift_labels != -100
             counted_logits = self.lm_head(hidden_states[counts.to(hidden_states.device)])
             loss = self.loss_function(
@@ -878,6 +903,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         return input_ids, model_kwargs
 
 
+FilaModel.register_for_auto_class("AutoModel")
 FilaForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
 
 __all__ = ["FilaForConditionalGeneration", "FilaModel", "FilaPreTrainedModel"]

@@ -32,10 +32,19 @@ class FilaProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerFast`): a tokenizer that knows `image_token` as one special token.
         chat_template (`str`, *optional*): Jinja template of a conversation.
         image_token (`str`, *optional*, defaults to `"<image>"`): the placeholder, unless the tokenizer names its own.
+
+    Raises:
+        ValueError: a tokenizer without the image token.
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, image_token="<image>", **kwargs):
         self.image_token = getattr(tokenizer, "image_token", None) or image_token
+        if tokenizer is None or self.image_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"FilaProcessor needs a tokenizer that knows {self.image_token!r} as one token. Add it with "
+                f"`tokenizer.add_special_tokens({{'additional_special_tokens': [{self.image_token!r}]}})`, resize the "
+                "model's embeddings and set `image_token_id` in its config."
+            )
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
@@ -45,6 +54,8 @@ class FilaProcessor(ProcessorMixin):
         return super().prepare_inputs_layout(images=images, text=text, **kwargs)
 
     def validate_inputs(self, images=None, text=None, **kwargs):
+        if isinstance(text, list) and not text:
+            raise ValueError("`text` is an empty list: there is nothing to process.")
         if isinstance(text, list) and all(isinstance(sample, str) for sample in text):
             self._check_image_counts(images, text)
         super().validate_inputs(images=images, text=text, **kwargs)
@@ -126,7 +137,10 @@ class FilaDataCollator:
             ValueError: an example whose images and image items differ in number, or in which nothing is to be learnt;
                 names its index in the batch.
         """
-        images = [image for index, example in enumerate(examples) for image in _conversation_images(example, index)]
+        if not examples:
+            raise ValueError("The batch is empty: there is nothing to collate.")
+        images_of = [_conversation_images(example, index) for index, example in enumerate(examples)]
+        images = _flatten(images_of)
         inputs = self.processor.image_processor(images, return_tensors="pt") if images else {}
         image_sizes = iter(inputs["image_sizes"].tolist() if images else [])
 
@@ -140,6 +154,13 @@ class FilaDataCollator:
                 return_dict=True,
                 return_assistant_tokens_mask=True,
             )
+            num_placeholders = encoded["input_ids"].count(self.processor.image_token_id)
+            if num_placeholders != len(images_of[index]):
+                raise ValueError(
+                    f"Example {index} of the batch has {len(images_of[index])} images, but its rendered conversation has "
+                    f"{num_placeholders} {self.processor.image_token} placeholders. The chat template must write one for "
+                    "each image item and escape those in text."
+                )
             sample_ids, sample_labels = [], []
             for token, is_learnt in zip(encoded["input_ids"], encoded["assistant_masks"]):
                 is_image = token == self.processor.image_token_id
@@ -174,7 +195,13 @@ def _flatten(images):
 
 def _conversation_images(example, index):
     """The images of one example, in the order of its image items."""
-    given = iter(example.get("images") or [])
+    if "messages" not in example:
+        raise ValueError(
+            f"Example {index} of the batch has no 'messages', only {sorted(example)}. With the Trainer, set "
+            "remove_unused_columns=False."
+        )
+    given = example.get("images")
+    given = iter([] if given is None else _flatten(given))
     images, num_missing = [], 0
     for message in example["messages"]:
         content = message["content"]

@@ -16,15 +16,15 @@ bare timm ConvNeXt, all four stages, on the same canvas.
 
     python benchmarks/encode.py [--grid 2 2] [--fusion-type cvfm] [--output results.json]
 
-The weights are random. CLIP is cut to the layers that FILA runs, so that FILA gains nothing from leaving the last one
+The weights are random, and the same on both sides. CLIP is cut to the layers that FILA runs, so that FILA gains nothing from leaving the last one
 out; `--whole-clip` keeps it, as LLaVA-NeXT in transformers does. The ConvNeXt is timed in both memory layouts, weights
 included, and the faster one counts. Laying the pieces of the canvas together, the fusion and the checks of the inputs
 are FILA's own.
 """
 
+from copy import deepcopy
 from functools import partial
 
-import timm
 import torch
 from common import DTYPES, count_parameters, make_parser, median_in_turn, parse, report
 from transformers import CLIPVisionModel
@@ -92,6 +92,10 @@ def measure(options):
     if not options.whole_clip:
         clip_config.num_hidden_layers = config.num_vision_layers
     clip = CLIPVisionModel(clip_config).eval().to(options.device, dtype)
+    # The same modules, not copies: the time of a layer depends a little on its values and on where they lie.
+    clip.embeddings, clip.pre_layrnorm = encoder.vit.embeddings, encoder.vit.pre_layernorm
+    for number, layer in enumerate(encoder.vit.layers):
+        clip.encoder.layers[number] = layer
     views = inputs["pixel_values"].flatten(0, 1)
     sides["clip"] = lambda: clip(views)
 
@@ -99,10 +103,7 @@ def measure(options):
         side = config.high_res_image_size
         shape = (batch, 3, max(grid[0], 1) * side, max(grid[1], 1) * side)
         for name, layout in LAYOUTS.items():
-            convnext = timm.create_model(
-                config.convnext_config.architecture, num_classes=0, **config.convnext_config.model_args
-            )
-            convnext = convnext.eval().to(options.device, dtype).to(memory_format=layout)
+            convnext = deepcopy(encoder.convnext).to(memory_format=layout)
             canvas = torch.randn(shape, device=options.device, dtype=dtype).to(memory_format=layout)
             sides[name] = partial(convnext.forward_intermediates, canvas, intermediates_only=True)
 

@@ -23,7 +23,7 @@ from transformers.image_processing_utils import get_patch_output_size
 
 from fila import FilaImageProcessor
 from fila.configuration_fila import get_content_box
-from helpers import GRIDS, random_image, tiny_image_processor
+from helpers import GRIDS, random_image, tiny_image_processor, tiny_model
 
 SIDES = st.integers(20, 4000)
 
@@ -179,6 +179,10 @@ def test_extreme_aspect_ratios_are_encoded():
     )
     assert torch.isfinite(inputs["pixel_values"]).all()
     assert torch.isfinite(inputs["high_res_pixel_values"]).all()
+    images = [random_image(1, 1), random_image(1, 5000), random_image(5000, 1)]
+    with torch.no_grad():
+        features = tiny_model().get_image_features(**tiny_image_processor()(images, return_tensors="pt")).pooler_output
+    assert all(torch.isfinite(image).all() and len(image) > 16 for image in features)
 
 
 def test_switches_for_rescaling_and_normalising():
@@ -235,12 +239,32 @@ def test_processor_survives_a_save_load_round_trip(tmp_path):
         (PIL.Image.new("RGB", (0, 5)), "Image 1 of the batch has shape.*no pixels"),
         (np.zeros((2,), np.uint8), "Image 1 of the batch has shape"),
         ("missing.png", "Image 1 of the batch, 'missing.png', could not be read"),
-        (np.zeros((2, 9, 9), np.uint8), "channel"),
+        (np.zeros((2, 9, 9), np.uint8), r"Image 1 of the batch has shape \(2, 9, 9\).*channels"),
     ],
 )
 def test_bad_image_error_names_its_place_in_the_batch(bad, message):
     with pytest.raises(ValueError, match=message):
         tiny_image_processor()([random_image(9, 9), bad], return_tensors="pt")
+
+
+@pytest.mark.parametrize("images", [[], [[]], np.zeros((0, 9, 9, 3), np.uint8)])
+def test_no_image_at_all_is_an_error(images):
+    with pytest.raises(ValueError, match="no images to preprocess"):
+        tiny_image_processor()(images)
+
+
+def test_flipped_arrays_and_tensors_with_gradients_are_images_too():
+    processor = tiny_image_processor()
+    array = np.array(random_image(60, 80))
+    expected = processor(np.ascontiguousarray(array[..., ::-1]), return_tensors="pt")["pixel_values"]
+    assert torch.equal(processor(array[..., ::-1], return_tensors="pt")["pixel_values"], expected)
+    tensor = torch.rand(3, 60, 80, requires_grad=True)
+    assert not processor(tensor, do_rescale=False, return_tensors="pt")["pixel_values"].requires_grad
+
+
+def test_device_argument_places_the_tensors():
+    inputs = tiny_image_processor()(random_image(60, 80), device="cpu", return_tensors="pt")
+    assert inputs["pixel_values"].device.type == "cpu"
 
 
 def test_truncated_file_error_names_its_place_in_the_batch(tmp_path):

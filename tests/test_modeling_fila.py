@@ -372,6 +372,80 @@ def test_frozen_parts_are_in_eval_mode_and_stay_there():
         assert not torch.equal(model.get_image_features(**inputs).pooler_output[0], first)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_generation_after_checkpointed_training_keeps_its_cache(batch, stage):
+    model = tiny_model()
+    kwargs = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": -1}
+    expected = model.generate(**batch, **kwargs)
+    model.gradient_checkpointing_enable()
+    model.set_training_stage(stage)
+    model.train().eval()
+    assert not any(module.training for module in model.modules())
+    assert torch.equal(model.generate(**batch, **kwargs), expected)
+
+
+def test_frozen_decoder_with_dropout_is_deterministic_in_training(batch):
+    text_config = {
+        "model_type": "opt",
+        "vocab_size": 2048,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "dropout": 0.5,
+        "tie_word_embeddings": False,
+    }
+    model = tiny_model(text_config=text_config)
+    model.set_training_stage(1)
+    model.train()
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, model(**batch).logits)
+
+
+def test_stage_1_trains_on_a_batch_without_images(processor):
+    batch = FilaDataCollator(processor)([{"messages": chat("Hi", answer="Hello")}])
+    model = tiny_model().train()
+    model.set_training_stage(1)
+    model(**batch).loss.backward()
+    assert all(not parameter.grad.any() for parameter in model.model.multi_modal_projector.parameters())
+
+
+def test_trainer_evaluates_batches_with_and_without_images(processor, tmp_path):
+    examples = [
+        {"messages": chat(random_image(60, 90), "Read.", answer="x")},
+        {"messages": chat("No image.", answer="y")},
+        {"messages": chat(random_image(112, 112), "Read.", answer="z")},
+    ]
+    arguments = TrainingArguments(
+        tmp_path,
+        per_device_eval_batch_size=1,
+        remove_unused_columns=False,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    shapes = []
+    trainer = Trainer(
+        tiny_model(),
+        arguments,
+        data_collator=FilaDataCollator(processor),
+        eval_dataset=examples,
+        compute_metrics=lambda prediction: shapes.append(prediction.predictions.shape) or {},
+    )
+    trainer.evaluate()
+    assert shapes == [(3, shapes[0][1], 2048)]
+
+
+def test_frozen_tower_passes_gradients_to_its_inputs():
+    model = tiny_model().requires_grad_(False)
+    inputs = tiny_image_processor()(random_image(100, 90), return_tensors="pt")
+    for key in ("pixel_values", "high_res_pixel_values"):
+        inputs[key].requires_grad_()
+    model.get_image_features(**inputs).pooler_output[0].sum().backward()
+    assert inputs["pixel_values"].grad.any() and inputs["high_res_pixel_values"].grad.any()
+
+
 def test_unknown_training_stage_is_an_error():
     with pytest.raises(ValueError, match="stage=3.*1.*2"):
         tiny_model().set_training_stage(3)
@@ -592,8 +666,11 @@ def test_outputs_carry_image_and_vit_hidden_states(batch):
         ({"image_grids": torch.tensor([[1, 2], [3, 1]])}, "holds 3 images, image_grids 2"),
         ({"image_grids": None}, "without image_grids"),
         ({"image_sizes": None}, "without image_sizes"),
-        ({"high_res_pixel_values": None}, "high_res_pixel_values has shape None.*do_high_res=True"),
+        ({"high_res_pixel_values": None}, "high_res_pixel_values is NoneType.*do_high_res=True"),
         ({"high_res_pixel_values": torch.zeros(3, 4, 3, 96, 96)}, r"\(3, 4, 3, 96, 96\).*128, 128"),
+        ({"pixel_values": torch.zeros(0, 5, 3, 56, 56)}, "at least one image"),
+        ({"image_grids": torch.tensor([1, 2, 3])}, r"\(images, 2\) integers"),
+        ({"image_sizes": torch.tensor([[56, 112], [0, 60], [110, 100]])}, r"image_sizes\[1\]=\(0, 60\)"),
         ({"pixel_values": torch.zeros(3, 3, 56, 56)}, r"pixel_values has shape \(3, 3, 56, 56\), expected"),
         ({"pixel_values": torch.zeros(3, 5, 3, 28, 28)}, r"expected \(images, views, 3, 56, 56\)"),
     ],
@@ -628,10 +705,14 @@ def test_nan_and_overflow_stay_in_their_sample(batch, fusion_type):
     broken["high_res_pixel_values"][1] = float("nan")
     with torch.no_grad():
         expected, actual = model(**batch).logits, model(**broken).logits
+        half = model.half()(
+            **{**batch, "high_res_pixel_values": broken["high_res_pixel_values"].nan_to_num(1e6)}
+        ).logits
     assert not torch.isfinite(actual[1]).all()
     for sample in (0, 2):
         mask = batch["attention_mask"][sample].bool()
         torch.testing.assert_close(actual[sample, mask], expected[sample, mask], atol=1e-5, rtol=1e-4)
+        assert torch.isfinite(half[sample, mask]).all()
 
 
 def test_model_args_that_timm_refuses_are_an_error_of_the_config():

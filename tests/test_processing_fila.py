@@ -11,6 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -180,6 +182,41 @@ def test_collator_takes_images_from_their_own_column(processor, tmp_path):
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
+@pytest.mark.parametrize("as_column", ["one image", "one array", "one path"])
+def test_collator_takes_one_image_without_a_list(processor, tmp_path, as_column):
+    image = random_image(56, 112)
+    image.save(tmp_path / "page.png")
+    column = {"one image": image, "one array": np.array(image), "one path": str(tmp_path / "page.png")}[as_column]
+    items = [{"type": "image", "text": None, "image": None}, {"type": "text", "text": "Read", "image": None}]
+    messages = [{"role": "user", "content": items}, {"role": "assistant", "content": "x"}]
+    actual = FilaDataCollator(processor)([{"messages": messages, "images": column}])
+    expected = FilaDataCollator(processor)([{"messages": chat(image, "Read", answer="x")}])
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+def test_collator_checks_what_the_chat_template_rendered():
+    processor = tiny_processor()
+    processor.chat_template = processor.chat_template.replace('~ "<image>"', '~ "<image><image>"')
+    with pytest.raises(ValueError, match="Example 0 of the batch has 1 images, but .* 2 <image> placeholders"):
+        FilaDataCollator(processor)([{"messages": chat(random_image(56, 112), answer="x")}])
+
+
+def test_tokenizer_without_the_image_token_is_refused(processor):
+    with pytest.raises(ValueError, match="knows '<picture>' as one token"):
+        tokenizer = copy.deepcopy(processor.tokenizer)
+        tokenizer.image_token = "<picture>"
+        FilaProcessor(processor.image_processor, tokenizer)
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        FilaProcessor(processor.image_processor)
+
+
+def test_literal_split_over_items_or_in_a_role_stays_text(processor):
+    content = [{"type": "text", "text": "<ima"}, {"type": "text", "text": "ge>"}, {"type": "text", "text": None}]
+    ids = chat_inputs(processor, [[{"role": "<image>", "content": content}]])["input_ids"][0]
+    assert processor.image_token_id not in ids
+    assert processor.tokenizer.decode(ids).startswith("<|im_start|><image>\n<image><|im_end|>")
+
+
 def test_collator_text_only_batch_has_no_image_inputs(processor):
     batch = FilaDataCollator(processor)([{"messages": chat("Hi", answer="Hello")}])
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
@@ -194,6 +231,7 @@ def test_collator_text_only_batch_has_no_image_inputs(processor):
         ),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "Example 1.* 1 image items.* 0 images"),
         ({"messages": chat("Hi")}, "Example 1 of the batch has nothing to learn"),
+        ({"input_ids": [1]}, "Example 1 of the batch has no 'messages'.*remove_unused_columns"),
     ],
 )
 def test_collator_error_names_the_example(processor, example, message):

@@ -1,0 +1,93 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Smoke tests of the benchmarks at their smallest sizes. They check what is reported, never a time."""
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+
+from helpers import ROOT
+
+SETTINGS = {"torch", "transformers", "device", "processor", "threads", "dtype", "preset", "repeats"}
+ALWAYS = {"batch", "size", "parameters"}
+
+
+@pytest.fixture
+def run_benchmark(tmp_path, monkeypatch):
+    """A function that runs a script as the command line does and returns the results it wrote."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    num_threads = torch.get_num_threads()
+
+    def run(name, *options):
+        output = tmp_path / f"{name}.json"
+        main = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name=name)["main"]
+        main(["--preset", "small", "--output", str(output), *options])
+        assert [path.name for path in tmp_path.iterdir()] == [output.name]
+        content = json.loads(output.read_text())
+        assert content["benchmark"] == name
+        assert set(content["settings"]) == SETTINGS
+        for row in content["results"]:
+            assert set(row) >= ALWAYS
+        return content["results"]
+
+    yield run
+    torch.set_num_threads(num_threads)
+    sys.modules.pop("common", None)
+
+
+def test_preprocess_reports_identical_outputs(run_benchmark):
+    (row,) = run_benchmark("preprocess")
+    assert row["identical"] is True
+    assert {"fila_ms", "llava_next_ms", "ratio"} <= set(row)
+
+
+@pytest.mark.parametrize("options", [(), ("--fusion-type", "none"), ("--grid", "0", "0", "--whole-clip")])
+def test_encode_reports_parts(run_benchmark, options):
+    (row,) = run_benchmark("encode", *options)
+    assert row["parts_s"] == pytest.approx(row["clip_s"] + (row["convnext_s"] or 0.0))
+    assert row["ratio"] == pytest.approx(row["fila_s"] / row["parts_s"])
+    assert row["clip_layers"] == (6 if "--whole-clip" in options else 5)
+
+
+def test_generate_encodes_images_once_and_gives_the_tokens_of_stock_llama(run_benchmark):
+    (row,) = run_benchmark("generate", "--new-tokens", "5", "--batch-size", "2")
+    assert row["vision_calls"] == 1
+    assert row["same_tokens"] is True
+    assert {"prefill_ratio", "decode_ratio"} <= set(row)
+
+
+def test_train_memory_counts_gradients_of_what_is_trained(run_benchmark):
+    plain, stage_1, plain_checkpointed, stage_1_checkpointed = run_benchmark("train_memory")
+    assert plain["ratio"] == 1.0
+    assert plain["gradients_mib"] == plain_checkpointed["gradients_mib"] == plain["parameters"] * 4 / 2**20
+    assert stage_1["gradients_mib"] == stage_1_checkpointed["gradients_mib"] < plain["gradients_mib"]
+    for row in (plain, stage_1, plain_checkpointed, stage_1_checkpointed):
+        assert row["peak_mib"] > row["gradients_mib"]
+        assert row["ratio"] == pytest.approx(row["peak_mib"] / plain["peak_mib"])
+
+
+def test_train_memory_counts_exactly_on_the_cpu(run_benchmark):
+    peak_bytes = runpy.run_path(str(ROOT / "benchmarks" / "train_memory.py"), run_name="train_memory")["peak_bytes"]
+
+    def step():
+        first = torch.empty(1000, dtype=torch.uint8)
+        second = torch.empty(500, dtype=torch.uint8)
+        del first
+        third = torch.empty(900, dtype=torch.uint8)
+        return second, third
+
+    assert peak_bytes(step, "cpu") == 1500
