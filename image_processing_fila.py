@@ -354,8 +354,12 @@ class FilaImageProcessor(TorchvisionBackend):
 
 def _empty_views(num_views, size, device):
     """An uninitialised (N, max(num_views), 3, size, size) buffer in which the views an image does not have are zero."""
-    # numpy asks the kernel for huge pages; thousands of page faults on small ones cost as much as the writing.
-    buffer = torch.from_numpy(np.empty((len(num_views), max(num_views), 3, size, size), np.float32)).to(device)
+    shape = (len(num_views), max(num_views), 3, size, size)
+    if device.type == "cpu":
+        # numpy asks the kernel for huge pages; thousands of faults on small ones cost as much as the writing.
+        buffer = torch.from_numpy(np.empty(shape, np.float32))
+    else:
+        buffer = torch.empty(shape, dtype=torch.float32, device=device)
     for views, count in zip(buffer, num_views):
         views[count:].zero_()
     return buffer

@@ -903,7 +903,6 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         return input_ids, model_kwargs
 
 
-FilaModel.register_for_auto_class("AutoModel")
 FilaForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
 
 __all__ = ["FilaForConditionalGeneration", "FilaModel", "FilaPreTrainedModel"]

@@ -16,10 +16,9 @@ bare timm ConvNeXt, all four stages, on the same canvas.
 
     python benchmarks/encode.py [--grid 2 2] [--fusion-type cvfm] [--output results.json]
 
-The weights are random, and the same on both sides. CLIP is cut to the layers that FILA runs, so that FILA gains nothing from leaving the last one
-out; `--whole-clip` keeps it, as LLaVA-NeXT in transformers does. The ConvNeXt is timed in both memory layouts, weights
-included, and the faster one counts. Laying the pieces of the canvas together, the fusion and the checks of the inputs
-are FILA's own.
+The weights are random, and the same on both sides. CLIP runs all its layers, as in LLaVA-NeXT; with `--cut-clip` only
+those that FILA builds, so that FILA gains nothing from leaving the last one out. The ConvNeXt is timed in both memory layouts, weights
+included, and the faster one counts. Laying the pieces of the canvas together and the fusion are FILA's own.
 """
 
 from copy import deepcopy
@@ -89,7 +88,7 @@ def measure(options):
     sides = {"fila": lambda: encoder(**inputs)}
 
     clip_config = type(config.vision_config)(**config.vision_config.to_dict())
-    if not options.whole_clip:
+    if options.cut_clip:
         clip_config.num_hidden_layers = config.num_vision_layers
     clip = CLIPVisionModel(clip_config).eval().to(options.device, dtype)
     # The same modules, not copies: the time of a layer depends a little on its values and on where they lie.
@@ -133,7 +132,7 @@ def main(arguments=None):
         "--grid", type=int, nargs=2, default=[2, 2], metavar=("R", "C"), help="rows and columns of tiles (default: 2 2)"
     )
     parser.add_argument("--fusion-type", choices=FUSION_TYPES, default="cvfm", help="(default: cvfm)")
-    parser.add_argument("--whole-clip", action="store_true", help="the peer runs all layers of its CLIP")
+    parser.add_argument("--cut-clip", action="store_true", help="the peer runs only the layers that FILA builds")
     options = parse(parser, arguments)
     torch.manual_seed(0)
     report("encode", options, [measure(options)], GOALS)

@@ -25,9 +25,11 @@ temporaries. Parameters and inputs are not in it; `peak_with_parameters` adds th
 `torch.cuda.max_memory_allocated`; on the CPU every allocation and release that torch's profiler records, added up.
 What a library allocates for itself, as oneDNN does, is in neither.
 
-The model has the depths, stages, head sizes and tokens of the article's (ViT-L/14-336, ConvNeXt-T, LLaMA-3-8B) and an
-eighth of all its widths and of its vocabulary. Activations shrink with the width and gradients with its square, so one
-image here stands for eight of the article's model.
+Two models: "smollm2" is the article's vision branch (ViT-L/14-336, ConvNeXt-T) at its real size over a decoder of the
+shape of SmolLM2-135M. "eighth" has the depths, head sizes and tokens of the article's model (with LLaMA-3-8B) and an
+eighth of all its widths and of its vocabulary. There activations shrink with the width and gradients with its square, so
+one image stands for eight, and most of what stage 1 holds is the activations of the frozen decoder, through which the
+gradient passes.
 """
 
 import gc
@@ -42,6 +44,26 @@ from torch.profiler import ProfilerActivity, profile
 from fila import FilaConfig, FilaForConditionalGeneration
 
 PRESETS = {
+    "smollm2": {
+        "vision": {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "image_size": 336,
+        },
+        "convnext": {"architecture": "convnext_tiny"},
+        "text": {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+        },
+        "fusion_layers": [2, 6, 12, 20],
+    },
     "eighth": {
         "vision": {
             "hidden_size": 128,

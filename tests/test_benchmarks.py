@@ -55,12 +55,12 @@ def test_preprocess_reports_identical_outputs(run_benchmark):
     assert {"fila_ms", "llava_next_ms", "ratio"} <= set(row)
 
 
-@pytest.mark.parametrize("options", [(), ("--fusion-type", "none"), ("--grid", "0", "0", "--whole-clip")])
+@pytest.mark.parametrize("options", [(), ("--fusion-type", "none"), ("--grid", "0", "0", "--cut-clip")])
 def test_encode_reports_parts(run_benchmark, options):
     (row,) = run_benchmark("encode", *options)
     assert row["parts_s"] == pytest.approx(row["clip_s"] + (row["convnext_s"] or 0.0))
     assert row["ratio"] == pytest.approx(row["fila_s"] / row["parts_s"])
-    assert row["clip_layers"] == (6 if "--whole-clip" in options else 5)
+    assert row["clip_layers"] == (5 if "--cut-clip" in options else 6)
 
 
 def test_generate_encodes_images_once_and_gives_the_tokens_of_stock_llama(run_benchmark):
