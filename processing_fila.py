@@ -39,13 +39,14 @@ class FilaProcessor(ProcessorMixin):
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, image_token="<image>", **kwargs):
         self.image_token = getattr(tokenizer, "image_token", None) or image_token
-        if tokenizer is None or self.image_token not in tokenizer.get_vocab():
+        self.image_token_id = None if tokenizer is None else tokenizer.convert_tokens_to_ids(self.image_token)
+        # A token that the tokenizer does not know gets the id of its unknown token, or none.
+        if self.image_token_id is None or tokenizer.convert_ids_to_tokens(self.image_token_id) != self.image_token:
             raise ValueError(
                 f"FilaProcessor needs a tokenizer that knows {self.image_token!r} as one token. Add it with "
                 f"`tokenizer.add_special_tokens({{'additional_special_tokens': [{self.image_token!r}]}})`, resize the "
                 "model's embeddings and set `image_token_id` in its config."
             )
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):

@@ -25,6 +25,24 @@ import torch
 import transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Decoders of the shape of SmolLM2-135M, and of one for smoke tests.
+SMOLLM2_TEXT = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
+SMALL_TEXT = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 
 
 def make_parser(description, presets, repeats, device=True):
@@ -114,6 +132,19 @@ def median_in_turn(sides, repeats, device="cpu"):
     """
     measured = measure_in_turn({name: timed(function, device) for name, function in sides.items()}, repeats)
     return {name: statistics.median(seconds) for name, seconds in measured.items()}
+
+
+def make_image_inputs(config, batch, grid, device, dtype):
+    """Image inputs of noise: images that fill their canvas of `grid` rows and columns of tiles, (0, 0) for none."""
+    rows, columns = grid
+    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
+    factory = {"device": device, "dtype": dtype}
+    return {
+        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
+        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
+        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
+        "image_grids": torch.tensor([grid] * batch),
+    }
 
 
 def count_parameters(module):

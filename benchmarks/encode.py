@@ -17,15 +17,16 @@ bare timm ConvNeXt, all four stages, on the same canvas.
     python benchmarks/encode.py [--grid 2 2] [--fusion-type cvfm] [--output results.json]
 
 The weights are random, and the same on both sides. CLIP runs all its layers, as in LLaVA-NeXT; with `--cut-clip` only
-those that FILA builds, so that FILA gains nothing from leaving the last one out. The ConvNeXt is timed in both memory layouts, weights
-included, and the faster one counts. Laying the pieces of the canvas together and the fusion are FILA's own.
+those that FILA builds, so that FILA gains nothing from leaving the last one out. The ConvNeXt is timed in both memory
+layouts, weights included, and the faster one counts. Laying the pieces of the canvas together and the fusion are FILA's
+own.
 """
 
 from copy import deepcopy
 from functools import partial
 
 import torch
-from common import DTYPES, count_parameters, make_parser, median_in_turn, parse, report
+from common import DTYPES, count_parameters, make_image_inputs, make_parser, median_in_turn, parse, report
 from transformers import CLIPVisionModel
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -63,19 +64,6 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 GOALS = {"ratio": "<= 1.02"}
 
 
-def make_inputs(config, batch, grid, device, dtype):
-    """Random views and canvas pieces for images that fill their canvas."""
-    rows, columns = grid
-    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
-    factory = {"device": device, "dtype": dtype}
-    return {
-        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
-        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
-        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
-        "image_grids": torch.tensor([grid] * batch),
-    }
-
-
 @torch.no_grad()
 def measure(options):
     """One row of the table."""
@@ -84,7 +72,7 @@ def measure(options):
         text_config=TINY_TEXT, image_token_id=0, fusion_type=options.fusion_type, **PRESETS[options.preset]
     )
     encoder = FilaForConditionalGeneration(config).model.vision_tower.eval().to(options.device, dtype)
-    inputs = make_inputs(config, batch, grid, options.device, dtype)
+    inputs = make_image_inputs(config, batch, grid, options.device, dtype)
     sides = {"fila": lambda: encoder(**inputs)}
 
     clip_config = type(config.vision_config)(**config.vision_config.to_dict())

@@ -26,7 +26,18 @@ import statistics
 import time
 
 import torch
-from common import DTYPES, count_parameters, make_parser, measure_in_turn, parse, report, synchronize
+from common import (
+    DTYPES,
+    SMALL_TEXT,
+    SMOLLM2_TEXT,
+    count_parameters,
+    make_image_inputs,
+    make_parser,
+    measure_in_turn,
+    parse,
+    report,
+    synchronize,
+)
 from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -36,25 +47,11 @@ IMAGE_TOKEN_ID = 3
 PRESETS = {
     "smollm2": {
         "image_size": 336,
-        "text": {
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-        },
+        "text": SMOLLM2_TEXT,
     },
     "small": {
         "image_size": 56,
-        "text": {
-            "vocab_size": 512,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-        },
+        "text": SMALL_TEXT,
     },
 }
 GOALS = {"prefill_ratio": "<= 1.02", "decode_ratio": ">= 0.98", "vision_calls": "1", "same_tokens": "True"}
@@ -99,14 +96,7 @@ def make_model(preset, device, dtype):
 def make_inputs(config, batch, grid, text_length, device, dtype):
     """Prompts of one image, whose canvas it fills, and some text."""
     rows, columns = grid
-    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
-    factory = {"device": device, "dtype": dtype}
-    images = {
-        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
-        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
-        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
-        "image_grids": torch.tensor([grid] * batch),
-    }
+    images = make_image_inputs(config, batch, grid, device, dtype)
     visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
     text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
     input_ids = torch.cat([visual, text], dim=1).to(device)

@@ -38,7 +38,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from common import DTYPES, count_parameters, make_parser, parse, report
+from common import DTYPES, SMALL_TEXT, SMOLLM2_TEXT, count_parameters, make_image_inputs, make_parser, parse, report
 from torch.profiler import ProfilerActivity, profile
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -53,15 +53,7 @@ PRESETS = {
             "image_size": 336,
         },
         "convnext": {"architecture": "convnext_tiny"},
-        "text": {
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "tie_word_embeddings": True,
-        },
+        "text": SMOLLM2_TEXT,
         "fusion_layers": [2, 6, 12, 20],
     },
     "eighth": {
@@ -92,14 +84,7 @@ PRESETS = {
             "image_size": 56,
         },
         "convnext": {"architecture": "convnext_atto", "model_args": {"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}},
-        "text": {
-            "vocab_size": 512,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-        },
+        "text": SMALL_TEXT,
         "fusion_layers": [1, 2, 3, 4],
     },
 }
@@ -124,8 +109,6 @@ def make_model(preset, device, dtype):
 def make_inputs(config, batch, grid, text_length, device, dtype):
     """Samples of one image and text, of which the second half is learnt."""
     rows, columns = grid
-    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
-    factory = {"device": device, "dtype": dtype}
     visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
     text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
     input_ids = torch.cat([visual, text], dim=1)
@@ -135,10 +118,7 @@ def make_inputs(config, batch, grid, text_length, device, dtype):
         "input_ids": input_ids.to(device),
         "attention_mask": torch.ones_like(input_ids).to(device),
         "labels": labels.to(device),
-        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
-        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
-        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
-        "image_grids": torch.tensor([grid] * batch),
+        **make_image_inputs(config, batch, grid, device, dtype),
     }
 
 
