@@ -41,6 +41,7 @@ import numpy as np
 import psutil
 import timm
 import torch
+import transformers
 import yaml
 from accelerate import init_empty_weights
 from huggingface_hub import (
@@ -71,7 +72,6 @@ from transformers import (
     AutoTokenizer,
     CLIPVisionModel,
     GenerationConfig,
-    GgufConfig,
     HfArgumentParser,
     PreTrainedTokenizerFast,
 )
@@ -953,8 +953,8 @@ def make_config(vision, convnext, text, tokenizer, options):
         text_config.vocab_size = new_size
         text_config.pad_token_id = tokenizer.pad_token_id
     try:
-        config = FilaConfig(vision_config=vision.config, fusion_type="none", fusion_layers=[], text_config=text_config)
-        depth = config.vision_config.num_hidden_layers
+        probe = FilaConfig(vision_config=vision.config, fusion_type="none", image_token_id=0, text_config=text_config)
+        depth = probe.vision_config.num_hidden_layers
         # The article's layers for 24; for another depth at the same fractions of it.
         layers = options.fusion_layers or [max(1, round(layer * depth / 24)) for layer in (2, 6, 12, 20)]
         return FilaConfig(
@@ -1084,7 +1084,7 @@ def make_plan(config, parts, added_rows, options):
     dtype = DTYPES[str(config.dtype).removeprefix("torch.")]
     with torch.device("meta"):
         model = FilaForConditionalGeneration(config)
-    targets = {name: tensor for name, tensor in model.state_dict().items()}
+    targets = dict(model.state_dict())
     if config.tie_word_embeddings:
         del targets["lm_head.weight"]
     random_weights = RandomWeights(model, options.seed)
@@ -1243,18 +1243,19 @@ def _compare_shard(path, entries, progress):
         progress.update(entry.num_bytes)
 
 
-def stream_weights(model, read):
+def stream_weights(model, read, dtype):
     """Lets a model run whose weights are on the meta device: each module reads its own when its turn comes.
 
     Args:
         model (`nn.Module`): its buffers are real.
         read (`Callable`): from a parameter's name to the tensor.
+        dtype (`torch.dtype`): of the weights; buffers such as rotary frequencies keep their own.
     """
 
     def attach(name, module, empty):
         def load(*_):
             for key in empty:
-                weights = read(f"{name}.{key}")
+                weights = read(f"{name}.{key}").to(dtype)
                 module._parameters[key] = torch.nn.Parameter(weights, requires_grad=False)
 
         def drop(*_):
@@ -1263,11 +1264,13 @@ def stream_weights(model, read):
         module.register_forward_pre_hook(load)
         module.register_forward_hook(drop)
 
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
     for name, module in model.named_modules():
         empty = dict(module.named_parameters(recurse=False))
         if empty:
             attach(name, module, empty)
-    return model.eval()
+    model.eval()
 
 
 @torch.no_grad()
@@ -1294,8 +1297,8 @@ def compare_models(folder, config, vision, text, source_tokenizer, tokenizer):
         return output.read(EMBEDDINGS[0] if is_tied else name)
 
     with init_empty_weights():
-        model = FilaForConditionalGeneration(config).to(dtype)
-    stream_weights(model, read_output)
+        model = FilaForConditionalGeneration(config)
+    stream_weights(model, read_output, dtype)
     lines = []
     generator = torch.Generator().manual_seed(0)
     if vision.source is not None:
@@ -1314,8 +1317,8 @@ def compare_models(folder, config, vision, text, source_tokenizer, tokenizer):
             raise ConversionError(
                 f"transformers' CLIPVisionModel misses {sorted(info['missing_keys'])[:4]} in the source."
             )
-        expected = clip.eval()(views[0], output_hidden_states=True).hidden_states[config.num_vision_layers][:, 1:]
-        _check_equal("visual tokens", _first(model.model.vision_tower(**pixels)), expected, lines)
+        expected = clip.eval()(views[0], output_hidden_states=True).hidden_states[config.num_vision_layers]
+        _check_equal("visual tokens", model.model.vision_tower(**pixels).last_hidden_state, expected, lines)
         del clip
     if text.source is None:
         return lines
@@ -1335,28 +1338,27 @@ def compare_models(folder, config, vision, text, source_tokenizer, tokenizer):
                 f"logits: not compared, the source needs {_size(needed)} of memory in transformers' GGUF reader"
             )
             return lines
+        # Older versions always dequantize, and do not know the class.
+        gguf_config = getattr(transformers, "GgufConfig", None)
+        dequantize = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
         decoder = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=dtype
+            file.parent, gguf_file=file.name, dtype=dtype, **dequantize
         ).eval()
     else:
         with init_empty_weights():
-            decoder = AutoModelForCausalLM.from_config(text.config).to(dtype)
+            decoder = AutoModelForCausalLM.from_config(text.config)
 
         def read_source(name):
             is_tied = name == "lm_head.weight" and config.tie_word_embeddings
-            return text.checkpoint.read("model.embed_tokens.weight" if is_tied else name).to(dtype)
+            return text.checkpoint.read("model.embed_tokens.weight" if is_tied else name)
 
-        stream_weights(decoder, read_source)
+        stream_weights(decoder, read_source, dtype)
     expected = decoder(input_ids=ids, use_cache=False).logits
     logits = model(input_ids=ids, use_cache=False).logits[..., : expected.shape[-1]]
     # A vocabulary with added rows may be summed in another order.
     tolerance = 0 if config.text_config.vocab_size == expected.shape[-1] else 4 * torch.finfo(dtype).eps
     _check_equal("logits of a text", logits, expected, lines, tolerance)
     return lines
-
-
-def _first(output):
-    return output[0] if isinstance(output, tuple) else output
 
 
 def _check_equal(title, actual, expected, lines, tolerance=0.0):
