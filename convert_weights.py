@@ -513,7 +513,11 @@ def resolve_source(name, revision=None, weights_file=None, dry_run=False):
         try:
             infos = HfApi().model_info(name, revision=commit, files_metadata=True).siblings
             sizes = {info.rfilename: info.size or 0 for info in infos}
-        except (OfflineModeIsEnabled, ConnectionError, OSError):  # then the cache is all there is
+        except HfHubHTTPError:
+            raise
+        except (
+            Exception
+        ):  # offline or out of reach, which each HTTP client says in its own way: the cache is all there is
             sizes = {file.name: 0 for file in folder.iterdir()}
         files = [weights_file] if weights_file else find_weights(name, list(sizes), source.read_json)
         cached = {file: try_to_load_from_cache(name, file, revision=commit) for file in files}

@@ -31,6 +31,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoModel, AutoProcessor, TextStreamer
 
 ROOT = Path(__file__).resolve().parent
+TEXT_PROMPT = "What is the capital of France?"
 
 
 def draw_views(image_processor, inputs, output):
@@ -95,13 +96,8 @@ def main():
 
     content = [{"type": "image", "image": image}, {"type": "text", "text": arguments.prompt}]
     start = time.perf_counter()
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
+    chat = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = processor.apply_chat_template([{"role": "user", "content": content}], **chat)
     preprocess_time = time.perf_counter() - start
     draw_views(processor.image_processor, inputs, arguments.output)
     rows, columns = inputs["image_grids"][0].tolist()
@@ -123,9 +119,8 @@ def main():
         register(lambda *_: times.append(time.perf_counter()))
     print("answer         ", end="", flush=True)
     start = time.perf_counter()
-    output = model.generate(
-        **inputs, max_new_tokens=arguments.max_new_tokens, streamer=TextStreamer(processor.tokenizer, skip_prompt=True)
-    )
+    streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    output = model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, streamer=streamer)
     total = time.perf_counter() - start
     num_new_tokens = output.shape[1] - inputs["input_ids"].shape[1]
     encode_time = times[1] - times[0]
@@ -133,9 +128,13 @@ def main():
         f"timings        preprocessing {preprocess_time:.2f} s, hybrid encoder {encode_time:.2f} s, "
         f"prefill and {num_new_tokens} new tokens {total - encode_time:.2f} s"
     )
-    if arguments.model == str(ROOT):
+    print(f"text only      {TEXT_PROMPT}\n               ", end="", flush=True)
+    inputs = processor.apply_chat_template([{"role": "user", "content": TEXT_PROMPT}], **chat)
+    model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, streamer=streamer)
+    # Fusion starts as the identity, and no training leaves it there.
+    if not any(parameter.any() for parameter in model.model.vision_tower.fusion[0].linear_2.parameters()):
         print(
-            "note           the weights in this repository are random, nobody has trained them: the answer means nothing"
+            "note           the fusion of this model is untrained: it does not see images yet, and the answer is a guess"
         )
 
 

@@ -31,13 +31,11 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
+from fila.convert_weights import IMAGE_TOKEN, JOINED_IMAGE_TOKEN
 
 ROOT = Path(__file__).resolve().parent
 VOCAB_SIZE = 2048
-PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"
-# The chat template writes a literal "<image>" in a message with a word joiner inside; the tokenizer's normalizer takes the
-# joiner out again after the special tokens have been found. So it is read as plain text, letter by letter.
-JOINED_IMAGE_TOKEN = "<\u2060image>"
+PAD_TOKEN, START_TOKEN, END_TOKEN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 CHAT_TEMPLATE = """\
 {%- macro escape(text) -%}
