@@ -821,7 +821,7 @@ def load_tokenizer(part):
         file = part.source.files[0]
         gguf_file = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
         tokenizer = AutoTokenizer.from_pretrained(part.source.folder, **gguf_file)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises no narrower class
         raise ConversionError(f"{part.label} has no tokenizer that transformers can read: {error}") from error
     if not tokenizer.is_fast:
         raise ConversionError(f"{part.label}: its tokenizer has no fast version, which FILA needs (tokenizer.json).")

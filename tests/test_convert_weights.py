@@ -13,14 +13,19 @@
 # limitations under the License.
 """Assembling a FILA from checkpoints in every layout, and refusing what cannot be assembled."""
 
+import hashlib
+import http.server
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -662,6 +667,84 @@ def test_hub_ids_are_read_from_the_cache_when_offline(sources):
     assert done.returncode != 0
     assert "not in the Hub's cache" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def hub(sources):
+    """A Hub on this machine that serves the sources as org/clip, org/text and a repository of timm; yields its address."""
+    folders = {"org/clip": "clip", "org/text": "text", "timm/convnext_tiny.in12k_ft_in1k": "convnext"}
+    commit = "89abcdef0123456789abcdef0123456789abcdef"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def do_GET(self):
+            path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path).strip("/")
+            body, status, headers = b"", 404, {"X-Error-Code": "RepoNotFound"}
+            for name, folder in folders.items():
+                if re.fullmatch(f"api/models/{re.escape(name)}(/revision/.*)?", path):
+                    files = [
+                        {"rfilename": file.name, "size": file.stat().st_size} for file in (sources / folder).iterdir()
+                    ]
+                    body = json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": files}).encode()
+                    status, headers = 200, {"Content-Type": "application/json"}
+                elif path.startswith(f"api/models/{name}/tree/"):
+                    files = [
+                        {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                        for file in (sources / folder).iterdir()
+                    ]
+                    body, status, headers = json.dumps(files).encode(), 200, {"Content-Type": "application/json"}
+                elif match := re.fullmatch(f"{re.escape(name)}/resolve/[^/]+/(.*)", path):
+                    file = sources / folder / match[1]
+                    if not file.exists():
+                        headers = {"X-Error-Code": "EntryNotFound"}
+                        continue
+                    body, status = file.read_bytes(), 200
+                    headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": commit}
+                    if byte_range := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                        start, end = int(byte_range[1]), int(byte_range[2] or len(body) - 1)
+                        body, status = body[start : end + 1], 206
+                        headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{file.stat().st_size}"
+            self.send_response(status)
+            for key, value in {**headers, "Content-Length": len(body)}.items():
+                self.send_header(key, str(value))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.mark.slow
+def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, hub):
+    options = ["--vision", "org/clip", "--convnext", "convnext_tiny.in12k_ft_in1k", "--text", "org/text"]
+    options += ["--output", sources / "output"]
+    network = {
+        "HF_ENDPOINT": hub,
+        "HF_HUB_CACHE": str(sources / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+    done = run_command(*options, "--dry-run", **network)
+    assert done.returncode == 0, done.stderr
+    size = (sources / "text" / "model.safetensors").stat().st_size
+    assert f"to download: org/text, {size / 1000:.1f} kB (headers checked)" in done.stdout
+    assert not list((sources / "cache").rglob("*.safetensors"))
+    assert not (sources / "output").exists()
+    done = run_command(*options, **network)
+    assert done.returncode == 0, done.stderr
+    assert "logits of a text: equal" in done.stdout
+    assert list((sources / "cache").rglob("*.safetensors"))
+    done = run_command(*options, "--overwrite", "--text", "org/absent", **network)
+    assert done.returncode != 0
+    assert "the Hub has no such repository" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,8 @@ def test_demo_prints_the_geometry_and_saves_a_picture(tmp_path):
     command = [sys.executable, ROOT / "demo.py", tmp_path / "page.png", "--output", picture, "--max-new-tokens", "2"]
     output = run(command, tmp_path)
     assert "336 x 1008, ConvNeXt's 768 x 2304" in output and "1 x 3, and the global view" in output
-    assert "2304 of the image" in output and "random" in output
+    assert "2304 of the image" in output and "untrained" in output
+    assert "What is the capital of France?" in output
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
