@@ -91,3 +91,13 @@ def test_train_memory_counts_exactly_on_the_cpu(run_benchmark):
         return second, third
 
     assert peak_bytes(step, "cpu") == 1500
+
+
+@pytest.mark.slow
+def test_convert_keeps_its_memory_at_a_fiftieth_of_the_size(run_benchmark):
+    plain, verified = run_benchmark("convert", "--preset", "fiftieth")
+    assert (plain["what"], verified["what"]) == ("convert", "convert and verify")
+    for row in (plain, verified):
+        assert row["ratio"] == pytest.approx(row["convert_s"] / row["cp_s"])
+        assert row["output_gb"] > 0.25
+        assert row["peak_gib"] < 2.8

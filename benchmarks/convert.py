@@ -1,0 +1,165 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How long and in how much memory `convert_weights.py` assembles a model, against `cp` of the same bytes on the same disk.
+
+    python benchmarks/convert.py --output benchmarks/results/convert.json
+
+The sources have the shapes of LLaMA-3-8B (bfloat16, in shards), CLIP ViT-L/14-336 and ConvNeXt-L (float32), and random
+contents; they are written tensor by tensor into a temporary folder and removed at the end. Every step runs once, in a
+process of its own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone,
+then the conversion with its verification, which reads sources and output again and runs both decoders.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import timm
+import torch
+from common import make_parser, parse, report
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
+
+from fila.convert_weights import Entry, SafetensorsFiles, write_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+LLAMA_3_8B = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+VIT_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+PRESETS = {
+    "full": (LLAMA_3_8B, VIT_L, "convnext_large_mlp", "5GB"),
+    # 1/50 of the bytes: narrower, and fewer layers.
+    "fiftieth": (
+        LLAMA_3_8B | {"vocab_size": 16032, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 9},
+        VIT_L | {"hidden_size": 256, "intermediate_size": 1024},
+        "convnext_nano",
+        "100MB",
+    ),
+    "small": (
+        LLAMA_3_8B | {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
+        VIT_L | {"hidden_size": 64, "intermediate_size": 128},
+        "convnext_atto",
+        "500KB",
+    ),
+}
+
+
+def make_reader(name, shape, dtype, block):
+    """A function that makes a tensor: near one for norms, small and random for the rest."""
+
+    def read():
+        if len(shape) == 1:
+            return torch.full(shape, 1.0 if "norm" in name and "weight" in name else 0.01, dtype=dtype)
+        count = torch.Size(shape).numel()
+        start = len(name) * 7919 % (len(block) // 2)  # another part of the block for another name
+        part = block[start:]
+        return part.repeat(-(-count // len(part)))[:count].view(shape).to(dtype)
+
+    return read
+
+
+def write_source(folder, model, dtype, max_shard_size):
+    """Writes a model on the meta device as a checkpoint of random contents, one tensor in memory at a time."""
+    folder.mkdir(parents=True)
+    block = torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02
+    entries = {
+        name: Entry("source", make_reader(name, tuple(tensor.shape), dtype, block), tuple(tensor.shape), dtype, name)
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point()
+    }
+    write_weights(entries, folder, max_shard_size, verify=False)
+
+
+def write_sources(folder, preset):
+    """The three sources; returns the options that name them."""
+    text, vision, architecture, max_shard_size = PRESETS[preset]
+    tokenizer = AutoTokenizer.from_pretrained(ROOT)
+    tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    text_config = LlamaConfig(tie_word_embeddings=False, dtype="bfloat16", **text, **tokens)
+    vision_config = CLIPVisionConfig(image_size=336, patch_size=14, **vision)
+    with torch.device("meta"):
+        decoder, vit = AutoModelForCausalLM.from_config(text_config), CLIPVisionModel(vision_config)
+        convnext = timm.create_model(architecture, num_classes=0)
+    write_source(folder / "text", decoder, torch.bfloat16, max_shard_size)
+    write_source(folder / "vision", vit, torch.float32, "5GB")
+    write_source(folder / "convnext", convnext, torch.float32, "5GB")
+    text_config.save_pretrained(folder / "text")
+    tokenizer.save_pretrained(folder / "text")
+    vision_config.save_pretrained(folder / "vision")
+    (folder / "convnext" / "config.json").write_text(f'{{"architecture": "{architecture}"}}')
+    return [item for part in ("text", "vision", "convnext") for item in (f"--{part}", str(folder / part))]
+
+
+def run(command):
+    """Runs a command to its end.
+
+    Returns:
+        `tuple[float, float]`: seconds, and its largest resident memory in GiB.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise RuntimeError(f"{command[0]} failed: {errors[-2000:]}")
+    return seconds, usage.ru_maxrss * 1024 / 2**30
+
+
+def count_bytes(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def main(arguments=None):
+    parser = make_parser(__doc__, PRESETS, repeats=None, device=False)
+    parser.add_argument("--folder", type=Path, help="where there is room for two and a half times the sources")
+    options = parse(parser, arguments)
+    free = shutil.disk_usage(options.folder or tempfile.gettempdir()).free
+    if options.preset == "full" and free < 40e9:
+        parser.error(f"the preset full needs 40 GB in --folder, and {free / 1e9:.0f} GB are free")
+    results = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        folder = Path(folder)
+        names = write_sources(folder / "sources", options.preset)
+        size = count_bytes(folder / "sources")
+        with tqdm(total=3, desc="measuring", unit="step") as progress:
+            cp_s, _ = run(["cp", "-r", folder / "sources", folder / "copy"])
+            shutil.rmtree(folder / "copy")
+            progress.update()
+            for title, extra in (("convert", ["--no-verify"]), ("convert and verify", [])):
+                output = folder / "output"
+                command = [sys.executable, ROOT / "convert_weights.py", *names, "--output", output, *extra]
+                seconds, peak = run(command)
+                specs = SafetensorsFiles(sorted(output.glob("*.safetensors"))).specs.values()
+                parameters = sum(torch.Size(spec.shape).numel() for spec in specs)
+                row = {"what": title, "batch": 1, "size": f"{size / 1e9:.2f} GB", "parameters": parameters}
+                row |= {"output_gb": count_bytes(output) / 1e9, "cp_s": cp_s, "convert_s": seconds}
+                results.append(row | {"ratio": seconds / cp_s, "peak_gib": peak})
+                shutil.rmtree(output)
+                progress.update()
+    report("convert", options, results, {"ratio": "<= 2.0", "peak_gib": "<= 2.8 (3 GB)"})
+
+
+if __name__ == "__main__":
+    main()
