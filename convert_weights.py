@@ -524,6 +524,12 @@ def resolve_source(name, revision=None, weights_file=None, dry_run=False):
         absent = [file for file in files if not isinstance(cached[file], str)]
         source.download_size = sum(sizes.get(file, 0) for file in absent)
         if not dry_run:
+            free = shutil.disk_usage(folder).free
+            if source.download_size > free:
+                raise ConversionError(
+                    f"{name}: {_size(source.download_size)} to download, and the Hub's cache has {_size(free)} free. Make "
+                    "room, or set HF_HUB_CACHE to another disk."
+                )
             for file in absent:
                 hf_hub_download(name, file, revision=commit)
             source.download_size = 0
@@ -579,6 +585,12 @@ class Part:
     mean: list | None = None
     std: list | None = None
     layout: str = "random"
+
+    @property
+    def shown(self):
+        """`str`: the source without the folders of this machine."""
+        is_local = self.source is not None and self.source.revision is None
+        return Path(self.label).name if is_local else self.label
 
 
 def _preset(option, label, presets):
@@ -956,6 +968,7 @@ def make_config(vision, convnext, text, tokenizer, options):
         new_size = old_size if len(tokenizer) <= old_size else -(-len(tokenizer) // 64) * 64
         added_rows = new_size - old_size
         text_config.vocab_size = new_size
+        text_config.name_or_path = ""
         text_config.pad_token_id = tokenizer.pad_token_id
     try:
         probe = FilaConfig(vision_config=vision.config, fusion_type="none", image_token_id=0, text_config=text_config)
@@ -1383,7 +1396,7 @@ def summarize(entries, parts, config):
     Returns:
         `list[tuple[str, str, str, str, str]]`
     """
-    labels = {part.title: part.label for part in parts}
+    labels = {part.title: part.shown for part in parts}
     dtype = str(config.dtype).removeprefix("torch.")
     rows = []
     for title in dict.fromkeys(["ViT", "ConvNeXt", "fusion", "projector", "decoder"]):
@@ -1457,10 +1470,10 @@ def make_model_card(name, rows, parts, config, options):
     ]
     for part in parts:
         if part.source is None:
-            lines.append(f"| {part.label} | random weights, seed {options.seed} | | |")
+            lines.append(f"| {part.shown} | random weights, seed {options.seed} | | |")
         else:
             lines.append(
-                f"| {part.label} | {part.layout} | {part.source.revision or 'local'} | {part.source.license} |"
+                f"| {part.shown} | {part.layout} | {part.source.revision or 'local'} | {part.source.license} |"
             )
     lines += [
         "",
@@ -1493,6 +1506,10 @@ def make_generation_config(text, config, tokenizer):
     if generation_config.bos_token_id is None:
         generation_config.bos_token_id = tokenizer.bos_token_id
     generation_config.pad_token_id = tokenizer.pad_token_id
+    try:
+        generation_config.validate(strict=True)
+    except ValueError:  # some decoders come with a temperature that their own setting ignores, which cannot be saved
+        generation_config.do_sample = True
     generation_config.suppress_tokens = [*(generation_config.suppress_tokens or []), config.image_token_id]
     return generation_config
 
@@ -1518,6 +1535,9 @@ def check_output(output, parts, overwrite):
 
 def check_disk(output, needed):
     """Refuses to start what the disk cannot hold.
+
+    Returns:
+        `int`: bytes that are free.
 
     Raises:
         ConversionError: with both sizes.
@@ -1568,12 +1588,12 @@ def convert(options):
     config, added_rows = make_config(vision, convnext, text, tokenizer, options)
     chat_template = make_chat_template(source_tokenizer, tokenizer)
     image_processor = make_image_processor(config, vision, convnext)
+    generation_config = make_generation_config(text, config, tokenizer)
     entries, dropped = make_plan(config, parts, added_rows, options)
 
     rows = summarize(entries, parts, config)
     total = sum(entry.num_bytes for entry in entries.values())
     needed = total + 64_000_000  # tokenizer, code and card
-    free = check_disk(output, needed)
     for (title, reason), count in dropped.items():
         print(f"dropped: {count} tensors of the {title}: {reason}")
     if added_rows:
@@ -1586,8 +1606,10 @@ def convert(options):
                     "headers checked" if part.checkpoint is not None else "not checked: its headers are not readable"
                 )
                 print(f"to download: {part.label}, {_size(part.source.download_size)} ({checked})")
+        free = check_disk(output, needed)
         print(f"disk: {_size(needed)} needed at {output}, {_size(free)} free. Nothing was written.")
         return output
+    check_disk(output, needed)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
@@ -1595,7 +1617,7 @@ def convert(options):
         write_weights(entries, folder, options.max_shard_size, options.verify)
         config.architectures = ["FilaForConditionalGeneration"]
         config.save_pretrained(folder)
-        make_generation_config(text, config, tokenizer).save_pretrained(folder)
+        generation_config.save_pretrained(folder)
         FilaProcessor(image_processor, tokenizer, chat_template=chat_template).save_pretrained(folder)
         for name in REMOTE_CODE:
             shutil.copyfile(ROOT / name, folder / name)
