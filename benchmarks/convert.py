@@ -18,10 +18,13 @@
 The sources have the shapes of LLaMA-3-8B (bfloat16, in shards), CLIP ViT-L/14-336 and ConvNeXt-L (float32), and random
 contents; they are written tensor by tensor into a temporary folder and removed at the end. Every step runs once, in a
 process of its own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone,
-then the conversion with its verification, which reads sources and output again and runs both decoders.
+then the conversion with its verification, which reads sources and output again and runs both decoders. `convert_s` has
+the start of Python and its imports in it, which at the smaller presets is nearly all of it.
+
+`peak_gib` is the largest resident memory of the converting process. Pages of files that it maps count for it.
 """
 
-import os
+import json
 import shutil
 import subprocess
 import sys
@@ -33,11 +36,27 @@ import timm
 import torch
 from common import make_parser, parse, report
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from fila.convert_weights import Entry, SafetensorsFiles, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
+# Between this process and the one that is measured: Linux counts the peak of the process that starts another as that
+# one's own, and this one has held the largest tensor of the sources.
+LAUNCHER = """
+import os, sys
+process = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+_, status, usage = os.wait4(process, 0)
+print(usage.ru_maxrss)
+sys.exit(status != 0)
+"""
 LLAMA_3_8B = {
     "vocab_size": 128256,
     "hidden_size": 4096,
@@ -94,7 +113,7 @@ def write_source(folder, model, dtype, max_shard_size):
 def write_sources(folder, preset):
     """The three sources; returns the options that name them."""
     text, vision, architecture, max_shard_size = PRESETS[preset]
-    tokenizer = AutoTokenizer.from_pretrained(ROOT)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)  # the automatic class asks whether to trust the folder
     tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     text_config = LlamaConfig(tie_word_embeddings=False, dtype="bfloat16", **text, **tokens)
     vision_config = CLIPVisionConfig(image_size=336, patch_size=14, **vision)
@@ -107,7 +126,11 @@ def write_sources(folder, preset):
     text_config.save_pretrained(folder / "text")
     tokenizer.save_pretrained(folder / "text")
     vision_config.save_pretrained(folder / "vision")
-    (folder / "convnext" / "config.json").write_text(f'{{"architecture": "{architecture}"}}')
+    convnext_config = {
+        "architecture": architecture,
+        "pretrained_cfg": {"mean": OPENAI_CLIP_MEAN, "std": OPENAI_CLIP_STD},
+    }
+    (folder / "convnext" / "config.json").write_text(json.dumps(convnext_config))
     return [item for part in ("text", "vision", "convnext") for item in (f"--{part}", str(folder / part))]
 
 
@@ -116,15 +139,17 @@ def run(command):
 
     Returns:
         `tuple[float, float]`: seconds, and its largest resident memory in GiB.
+
+    Raises:
+        RuntimeError: the command failed; with the end of what it printed.
     """
     start = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)]
+    process = subprocess.run(launcher, capture_output=True, text=True)
     seconds = time.perf_counter() - start
-    if status:
-        raise RuntimeError(f"{command[0]} failed: {errors[-2000:]}")
-    return seconds, usage.ru_maxrss * 1024 / 2**30
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed: {process.stderr[-2000:]}")
+    return seconds, int(process.stdout) * 1024 / 2**30
 
 
 def count_bytes(folder):

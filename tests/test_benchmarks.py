@@ -93,11 +93,26 @@ def test_train_memory_counts_exactly_on_the_cpu(run_benchmark):
     assert peak_bytes(step, "cpu") == 1500
 
 
+def test_convert_measures_the_memory_of_the_command_alone(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    run = runpy.run_path(str(ROOT / "benchmarks" / "convert.py"), run_name="convert")["run"]
+    bytearray(b"x") * 2**28  # a peak of this process, which the kernel would hand to a child
+    _, idle = run([sys.executable, "-S", "-c", "pass"])
+    _, busy = run([sys.executable, "-S", "-c", "bytearray(b'x') * 2**28"])
+    sys.modules.pop("common", None)
+    assert idle < 0.1
+    assert 0.25 < busy < 0.35
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run([sys.executable, "-c", "raise SystemExit('out of luck')"])
+
+
 @pytest.mark.slow
 def test_convert_keeps_its_memory_at_a_fiftieth_of_the_size(run_benchmark):
     plain, verified = run_benchmark("convert", "--preset", "fiftieth")
     assert (plain["what"], verified["what"]) == ("convert", "convert and verify")
     for row in (plain, verified):
         assert row["ratio"] == pytest.approx(row["convert_s"] / row["cp_s"])
-        assert row["output_gb"] > 0.25
-        assert row["peak_gib"] < 2.8
+        assert row["batch"] == 1
+        assert row["parameters"] == plain["parameters"]
+        assert row["output_gb"] > 2 * row["parameters"] / 1e9 > 0.25  # every tensor is there, in bfloat16
+        assert 0.1 < row["peak_gib"] < 2.8
