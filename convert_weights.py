@@ -833,6 +833,11 @@ def load_tokenizer(part):
         file = part.source.files[0]
         gguf_file = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
         tokenizer = AutoTokenizer.from_pretrained(part.source.folder, **gguf_file)
+        if gguf_file:  # older transformers, such as 5.16, take other tokens of the file for these
+            for name in ("bos_token", "eos_token"):
+                token_id = getattr(part.config, f"{name}_id", None)
+                if token_id is not None:
+                    setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
     except Exception as error:  # the tokenizers library raises no narrower class
         raise ConversionError(f"{part.label} has no tokenizer that transformers can read: {error}") from error
     if not tokenizer.is_fast:
