@@ -124,9 +124,12 @@ class FilaDataCollator:
 
     Args:
         processor ([`FilaProcessor`]): its chat template must mark assistant turns with `{% generation %}`.
+        max_length (`int`, *optional*): longest sequence, in tokens. What is longer loses text at its end, never a part of
+            an image's tokens.
     """
 
     processor: ProcessorMixin
+    max_length: int | None = None
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """
@@ -135,8 +138,8 @@ class FilaDataCollator:
             what the image processor returns if there is any image.
 
         Raises:
-            ValueError: an example whose images and image items differ in number, or in which nothing is to be learnt;
-                names its index in the batch.
+            ValueError: an example that [`~FilaDataCollator.encode`] refuses, or whose images and image items differ in
+                number; names its index in the batch.
         """
         if not examples:
             raise ValueError("The batch is empty: there is nothing to collate.")
@@ -147,34 +150,12 @@ class FilaDataCollator:
 
         sequences, labels = [], []
         for index, example in enumerate(examples):
-            # Tokenized with one token for each image; expanding tokens keeps the assistant mask exact.
-            encoded = self.processor.tokenizer.apply_chat_template(
-                example["messages"],
-                chat_template=self.processor.chat_template,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
-            num_placeholders = encoded["input_ids"].count(self.processor.image_token_id)
-            if num_placeholders != len(images_of[index]):
-                raise ValueError(
-                    f"Example {index} of the batch has {len(images_of[index])} images, but its rendered conversation has "
-                    f"{num_placeholders} {self.processor.image_token} placeholders. The chat template must write one for "
-                    "each image item and escape those in text."
-                )
-            sample_ids, sample_labels = [], []
-            for token, is_learnt in zip(encoded["input_ids"], encoded["assistant_masks"]):
-                is_image = token == self.processor.image_token_id
-                count = self.processor.image_processor.get_number_of_image_tokens(*next(image_sizes)) if is_image else 1
-                sample_ids.extend([token] * count)
-                sample_labels.extend([token if is_learnt and not is_image else -100] * count)
-            if all(label == -100 for label in sample_labels):
-                raise ValueError(
-                    f"Example {index} of the batch has nothing to learn: it has no assistant turn, or the chat template "
-                    "does not mark assistant turns with {% generation %}."
-                )
-            sequences.append(torch.tensor(sample_ids))
-            labels.append(torch.tensor(sample_labels))
+            try:
+                encoded = self.encode(example["messages"], [next(image_sizes) for _ in images_of[index]])
+            except ValueError as error:
+                raise ValueError(f"Example {index} of the batch {error}") from error
+            sequences.append(torch.tensor(encoded["input_ids"]))
+            labels.append(torch.tensor(encoded["labels"]))
 
         pad_token_id = self.processor.tokenizer.pad_token_id
         pad = torch.nn.utils.rnn.pad_sequence
@@ -185,6 +166,67 @@ class FilaDataCollator:
             "labels": pad(labels, batch_first=True, padding_value=-100),
             **inputs,
         }
+
+    def encode(self, messages: list[dict[str, Any]], image_sizes: list[tuple[int, int]]) -> dict[str, list[int]]:
+        """Tokenizes one conversation, without pixels.
+
+        Args:
+            messages (`list[dict]`): the conversation.
+            image_sizes (`list[tuple[int, int]]`): height and width of the images of its image items, in order.
+
+        Returns:
+            `dict`: `input_ids`, and `labels`, which are -100 where nothing is learnt.
+
+        Raises:
+            ValueError: placeholders and images differ in number, the images alone are longer than `max_length`, or nothing
+                is to be learnt. The message has no subject: what is wrong with "the example".
+        """
+        processor = self.processor
+        # Tokenized with one token for each image; expanding tokens keeps the assistant mask exact.
+        encoded = processor.tokenizer.apply_chat_template(
+            messages,
+            chat_template=processor.chat_template,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        token_ids, is_learnt = encoded["input_ids"], encoded["assistant_masks"]
+        num_placeholders = token_ids.count(processor.image_token_id)
+        if num_placeholders != len(image_sizes):
+            raise ValueError(
+                f"has {len(image_sizes)} images, but its rendered conversation has {num_placeholders} "
+                f"{processor.image_token} placeholders. The chat template must write one for each image item and escape "
+                "those in text."
+            )
+        if not any(is_learnt):
+            raise ValueError(
+                "has nothing to learn: it has no assistant turn, or the chat template does not mark assistant turns with "
+                "{% generation %}."
+            )
+        counts = iter(processor.image_processor.get_number_of_image_tokens(*size) for size in image_sizes)
+        repeats = [next(counts) if token == processor.image_token_id else 1 for token in token_ids]
+        excess = 0 if self.max_length is None else sum(repeats) - self.max_length
+        for position in reversed(range(len(token_ids))):
+            if excess <= 0:
+                break
+            if token_ids[position] != processor.image_token_id:
+                repeats[position] = 0
+                excess -= 1
+        if excess > 0:
+            raise ValueError(
+                f"has images of {sum(repeats)} tokens, more than max_length={self.max_length}. Raise max_length, or leave "
+                "the example out."
+            )
+        input_ids, labels = [], []
+        for token, learnt, count in zip(token_ids, is_learnt, repeats):
+            input_ids.extend([token] * count)
+            labels.extend([token if learnt and token != processor.image_token_id else -100] * count)
+        if all(label == -100 for label in labels):
+            raise ValueError(
+                f"has nothing left to learn when it is cut to max_length={self.max_length}: its first answer begins later. "
+                "Raise max_length, or leave the example out."
+            )
+        return {"input_ids": input_ids, "labels": labels}
 
 
 def _flatten(images):
