@@ -110,6 +110,10 @@ class FilaProcessor(ProcessorMixin):
         )
 
 
+class SequenceTooLongError(ValueError):
+    """A conversation of which nothing can be learnt within `max_length`."""
+
+
 @dataclass
 class FilaDataCollator:
     r"""Makes training batches of conversations: only what the assistant says is learnt.
@@ -153,7 +157,7 @@ class FilaDataCollator:
             try:
                 encoded = self.encode(example["messages"], [next(image_sizes) for _ in images_of[index]])
             except ValueError as error:
-                raise ValueError(f"Example {index} of the batch {error}") from error
+                raise type(error)(f"Example {index} of the batch {error}") from error
             sequences.append(torch.tensor(encoded["input_ids"]))
             labels.append(torch.tensor(encoded["labels"]))
 
@@ -178,8 +182,9 @@ class FilaDataCollator:
             `dict`: `input_ids`, and `labels`, which are -100 where nothing is learnt.
 
         Raises:
-            ValueError: placeholders and images differ in number, the images alone are longer than `max_length`, or nothing
-                is to be learnt. The message has no subject: what is wrong with "the example".
+            SequenceTooLongError: the images alone are longer than `max_length`, or no answer begins within it.
+            ValueError: placeholders and images differ in number, or nothing is to be learnt. The message of either has no
+                subject: what is wrong with "the example".
         """
         processor = self.processor
         # Tokenized with one token for each image; expanding tokens keeps the assistant mask exact.
@@ -213,7 +218,7 @@ class FilaDataCollator:
                 repeats[position] = 0
                 excess -= 1
         if excess > 0:
-            raise ValueError(
+            raise SequenceTooLongError(
                 f"has images of {sum(repeats)} tokens, more than max_length={self.max_length}. Raise max_length, or leave "
                 "the example out."
             )
@@ -222,7 +227,7 @@ class FilaDataCollator:
             input_ids.extend([token] * count)
             labels.extend([token if learnt and token != processor.image_token_id else -100] * count)
         if all(label == -100 for label in labels):
-            raise ValueError(
+            raise SequenceTooLongError(
                 f"has nothing left to learn when it is cut to max_length={self.max_length}: its first answer begins later. "
                 "Raise max_length, or leave the example out."
             )
@@ -266,4 +271,4 @@ def _conversation_images(example, index):
 
 FilaProcessor.register_for_auto_class()
 
-__all__ = ["FilaDataCollator", "FilaProcessor"]
+__all__ = ["FilaDataCollator", "FilaProcessor", "SequenceTooLongError"]

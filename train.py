@@ -1,0 +1,925 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Trains a FILA in the two stages of the article, with the stock Trainer.
+
+python train.py recipes/stage1.yaml --model_name_or_path fila-llama3-8b --train_data pretrain.json --output_dir stage1
+python train.py recipes/stage2.yaml --model_name_or_path stage1 --train_data instruct.json --output_dir stage2
+python train.py recipes/stage2.yaml --model_name_or_path stage1 --train_data instruct.json --preview 4
+accelerate launch --config_file recipes/accelerate/fsdp2.yaml train.py recipes/stage2.yaml ...
+
+A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides. All options of
+TrainingArguments are there. A run that was interrupted goes on from its last whole checkpoint when it is started again.
+
+Data (`--train_data`, `--eval_data`; several are allowed): a .json, .jsonl or .parquet file, a folder of
+`save_to_disk`, or a dataset on the Hub. In a recipe an entry may also be a mapping of `path`, `name`, `split`, `image_folder` and
+`weight`. Rows are LLaVA's (`image`, `conversations` with `<image>`) or chats (`messages`, and `images` or `image`).
+"""
+
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+
+import PIL.Image
+import torch
+import yaml
+from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
+from datasets import load_from_disk as load_saved_dataset
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    HfArgumentParser,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.image_utils import load_image
+
+from fila import FilaDataCollator
+from fila.processing_fila import SequenceTooLongError
+
+VALIDATED_ROWS = 64
+ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+DATA_KEYS = ("path", "name", "split", "image_folder", "weight")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+EXIF_ORIENTATION = 0x0112
+VISION_PREFIXES = ("model.vision_tower.vit.", "model.vision_tower.convnext.")
+FUSION_PREFIXES = ("model.vision_tower.fusion.", "model.multi_modal_projector.")
+
+
+class TrainingError(Exception):
+    """Something that the user can mend; the message says how."""
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, and what of it."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "FILA to start from: a folder or Hub id."})
+    stage: int = field(default=2, metadata={"help": "1: fusion and projector, low resolution. 2: everything, tiled."})
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Weights in training; with --bf16, float32 ones are computed with in bfloat16."},
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "Such as sdpa or flash_attention_2."})
+    vision_lr: float | None = field(default=None, metadata={"help": "Learning rate of ViT and ConvNeXt."})
+    fusion_lr: float | None = field(default=None, metadata={"help": "Learning rate of fusion and projector."})
+    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the decoder, merged at the end; 0: none."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank if not given."})
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on."""
+
+    train_data: list[str] = field(default_factory=list, metadata={"help": "Files, folders or Hub datasets."})
+    eval_data: list[str] = field(default_factory=list, metadata={"help": "The same, for evaluation."})
+    max_length: int = field(default=4096, metadata={"help": "Longest sequence, image tokens included; text is cut."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training data as it comes; needs --max_steps."})
+    shuffle_buffer_size: int = field(default=1000, metadata={"help": "Samples that are shuffled when streaming."})
+    skip_bad_samples: bool = field(default=False, metadata={"help": "Leave out rows that are wrong, and list them."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that check the data."})
+    preview: int = field(default=0, metadata={"help": "Print so many samples, save their tiles, and stop."})
+
+
+def parse_arguments(arguments=None):
+    """Reads the command line and the recipe.
+
+    Returns:
+        `tuple[ModelArguments, DataArguments, TrainingArguments]`
+
+    Raises:
+        TrainingError: an unreadable recipe, an unknown key in it, or a value that is not allowed.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    kinds = (ModelArguments, DataArguments, TrainingArguments)
+    parser = HfArgumentParser(kinds, description=__doc__)
+    # The collator reads columns that the model's forward has not; the model's batches cannot be cut along one dimension.
+    parser.set_defaults(
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        include_num_input_tokens_seen="non_padding",
+        accelerator_config={"dispatch_batches": False},
+    )
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        path = Path(arguments.pop(0))
+        try:
+            recipe = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise TrainingError(f"The recipe {path} cannot be read: {error}") from error
+        known = {option.name for kind in kinds for option in fields(kind)}
+        if not isinstance(recipe, dict) or set(recipe) - known:
+            unknown = sorted(set(recipe) - known) if isinstance(recipe, dict) else recipe
+            raise TrainingError(f"The recipe {path} has {unknown}, which no option is called. `--help` lists them all.")
+        parser.set_defaults(**recipe)
+    try:
+        model, data, training = parser.parse_args_into_dataclasses(arguments)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+    if model.model_name_or_path is None:
+        raise TrainingError("Not given: --model_name_or_path. `convert_weights.py` assembles a FILA to start from.")
+    if not data.train_data:
+        raise TrainingError("Not given: --train_data. `--help` says what it may be.")
+    if model.stage not in (1, 2):
+        raise TrainingError(f"--stage {model.stage} is not 1 (fusion and projector) or 2 (everything).")
+    if model.dtype not in DTYPES:
+        raise TrainingError(f"--dtype {model.dtype} is not one of {', '.join(DTYPES)}.")
+    if model.lora_r and model.stage == 1:
+        raise TrainingError("--lora_r trains the decoder, which stage 1 freezes. Use it in stage 2.")
+    if data.streaming and training.max_steps <= 0:
+        raise TrainingError("--streaming data has no length: say how long to train with --max_steps.")
+    return model, data, training
+
+
+@dataclass
+class Source:
+    """One dataset of a mixture.
+
+    Args:
+        name (`str`): as the user gave it.
+        dataset (`Dataset` or `IterableDataset`): rows as they are stored; images are not decoded.
+        image_folder (`str`): what relative paths of images start from.
+        weight (`float`, *optional*): how often it is drawn from, relative to the others.
+    """
+
+    name: str
+    dataset: object
+    image_folder: str
+    weight: float | None
+
+    def describe(self, row):
+        return f"{self.name}, row {row}"
+
+
+def load_source(entry, streaming):
+    """Opens a dataset.
+
+    Args:
+        entry (`str` or `dict`): a path or Hub id, or a mapping with the keys `DATA_KEYS`.
+        streaming (`bool`): read it as it comes.
+
+    Returns:
+        [`Source`]
+
+    Raises:
+        TrainingError: it cannot be opened.
+    """
+    entry = {"path": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, dict) or "path" not in entry or set(entry) - set(DATA_KEYS):
+        raise TrainingError(f"{entry!r} is no dataset: give a path, or a mapping with the keys {', '.join(DATA_KEYS)}.")
+    path, split = Path(entry["path"]).expanduser(), entry.get("split", "train")
+    try:
+        if path.is_file():
+            kind = {".jsonl": "json"}.get(path.suffix, path.suffix[1:])
+            dataset = load_dataset(kind, data_files=str(path), split="train", streaming=streaming)
+        elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            dataset = load_saved_dataset(str(path))
+            dataset = dataset[split] if isinstance(dataset, dict) else dataset
+            dataset = dataset.to_iterable_dataset(max(1, dataset.num_rows // 10_000)) if streaming else dataset
+        else:
+            dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming)
+    except Exception as error:  # each loader of datasets has exceptions of its own
+        raise TrainingError(f"{entry['path']} cannot be read as a dataset: {error}") from error
+    for column, feature in (dataset.features or {}).items():
+        if isinstance(feature, Image):
+            dataset = dataset.cast_column(column, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            dataset = dataset.cast_column(column, List(Image(decode=False)))
+    image_folder = entry.get("image_folder") or str(path.parent if path.is_file() else path)
+    return Source(str(entry["path"]), dataset, image_folder, entry.get("weight"))
+
+
+def read_row(row, image_folder=""):
+    """Brings a row of any supported kind to one form, without opening its images.
+
+    Args:
+        row (`dict`): `image` and `conversations` (LLaVA), or `messages` and `images` or `image`.
+        image_folder (`str`, *optional*): what relative paths start from.
+
+    Returns:
+        `dict`: `messages`, whose contents are lists of text and image items, and `images`, each a dict of `bytes` and `path`.
+
+    Raises:
+        ValueError: the row breaks the rules; says how.
+    """
+    if row.get("messages") is None and row.get("conversations") is None:
+        raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {sorted(row)}")
+    is_llava = row.get("messages") is None
+    turns = row["conversations"] if is_llava else row["messages"]
+    given = row.get("images") if row.get("images") is not None else row.get("image")
+    given = [] if given is None else given if isinstance(given, list) else [given]
+    role_key, content_key = ("from", "value") if is_llava else ("role", "content")
+    messages, carried = [], []
+    for turn in turns:
+        role = ROLES.get(turn.get(role_key))
+        if role is None:
+            raise ValueError(f"has a turn of {turn.get(role_key)!r}; allowed are {', '.join(ROLES)}")
+        content = turn.get(content_key)
+        if isinstance(content, list):
+            items = []
+            for item in content:
+                kind = item.get("type")
+                if kind not in ("text", "image"):
+                    raise ValueError(f"has an item of type {kind!r}; allowed are 'text' and 'image'")
+                items.append({"type": kind, "text": (item.get("text") or "") if kind == "text" else None})
+                if kind == "image":
+                    carried += [item[key] for key in ("image", "url", "path") if item.get(key) is not None][:1]
+        else:
+            items = [{"type": "text", "text": content or ""}]
+        messages.append({"role": role, "content": items})
+    _check_roles([message["role"] for message in messages])
+    images = carried + given
+    if not any(item["type"] == "image" for message in messages for item in message["content"]):
+        _place_images(messages, len(images), is_llava)
+    num_items = sum(item["type"] == "image" for message in messages for item in message["content"])
+    if num_items != len(images):
+        raise ValueError(
+            f"has {num_items} places for images (<image>, or items of type 'image'), but {len(images)} images"
+        )
+    for message in messages:
+        if message["role"] == "assistant" and not any((item["text"] or "").strip() for item in message["content"]):
+            raise ValueError("has an empty answer")
+    return {"messages": messages, "images": [_to_image_dict(image, image_folder) for image in images]}
+
+
+def _check_roles(roles):
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns or len(turns) % 2 or any(role != ("user", "assistant")[n % 2] for n, role in enumerate(turns)):
+        raise ValueError(
+            f"has the roles {', '.join(roles) or 'none'}; user and assistant must take turns, the user first and the "
+            "assistant last, perhaps after a system turn"
+        )
+
+
+def _place_images(messages, num_images, is_llava):
+    """Turns each `<image>` in the text of users into an image item. A chat without any gets its images at the start of the
+    first user's turn, which is what TRL does."""
+    users = [message for message in messages if message["role"] == "user"]
+    texts = ["".join(item["text"] for item in message["content"]) for message in users]
+    if num_images and not is_llava and not any("<image>" in text for text in texts):
+        users[0]["content"][:0] = [{"type": "image", "text": None}] * num_images
+    elif is_llava or sum(text.count("<image>") for text in texts) == num_images > 0:
+        for message, text in zip(users, texts):
+            items = []
+            for number, part in enumerate(text.split("<image>")):
+                items += [{"type": "image", "text": None}] * (number > 0)
+                items += [{"type": "text", "text": part.strip("\n")}] * bool(part.strip())
+            message["content"] = items
+
+
+def _to_image_dict(image, image_folder):
+    if isinstance(image, dict) and (image.get("bytes") is not None or image.get("path")):
+        data, path = image.get("bytes"), image.get("path")
+    elif isinstance(image, str):
+        data, path = None, image
+    else:
+        raise ValueError(f"has an image of {type(image).__name__}, which is no path and no encoded image")
+    return {"bytes": data, "path": path if data is not None else os.path.join(image_folder, path)}
+
+
+def open_image(image):
+    """Opens an encoded image; its pixels are not read yet.
+
+    Raises:
+        ValueError: it is missing, or no image.
+    """
+    try:
+        return PIL.Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
+    except FileNotFoundError as error:
+        raise ValueError(f"misses its image {image['path']}") from error
+    except OSError as error:
+        raise ValueError(
+            f"has an image that cannot be read ({image['path'] or 'encoded in the row'}: {error})"
+        ) from error
+
+
+def decode_image(image):
+    """`PIL.Image`: RGB and upright. Raises a `ValueError` if it is broken."""
+    try:
+        return load_image(open_image(image))
+    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(f"has a broken image ({image['path'] or 'encoded in the row'}: {error})") from error
+
+
+def get_image_size(image):
+    """`tuple[int, int]`: height and width as the processor will see them, read from the header."""
+    with open_image(image) as opened:
+        is_turned = opened.getexif().get(EXIF_ORIENTATION, 1) > 4
+        return opened.size if is_turned else opened.size[::-1]
+
+
+def check_row(row, collator, image_folder="", decode=False):
+    """What stands against training on a row.
+
+    Args:
+        row (`dict`): as it is stored.
+        collator ([`FilaDataCollator`]): knows the processor and the longest sequence.
+        image_folder (`str`, *optional*): what relative paths start from.
+        decode (`bool`, *optional*): read the images whole, not their headers alone.
+
+    Returns:
+        `dict`: `length` in tokens, 0 if the row is too long to be trained on and -1 if it is wrong, and `problem`.
+    """
+    try:
+        example = read_row(row, image_folder)
+        if decode:
+            image_sizes = [decode_image(image).size[::-1] for image in example["images"]]
+        else:
+            image_sizes = [get_image_size(image) for image in example["images"]]
+        return {"length": len(collator.encode(example["messages"], image_sizes)["input_ids"]), "problem": ""}
+    except SequenceTooLongError as error:
+        return {"length": 0, "problem": str(error)}
+    except ValueError as error:
+        return {"length": -1, "problem": str(error)}
+
+
+def _raise_on_bad_rows(source, problems):
+    """Raises for `problems`, a list of (row, reason)."""
+    if problems:
+        shown = "\n".join(f"  {source.describe(row)} {reason}" for row, reason in problems[:5])
+        raise TrainingError(
+            f"The data cannot be trained on:\n{shown}\nMend these rows, or leave such rows out with --skip_bad_samples."
+        )
+
+
+def make_index(source, number, collator, data, output_dir):
+    """Checks every row of a dataset.
+
+    Returns:
+        `Dataset`: `source`, `row` and `length` of the rows that can be trained on.
+
+    Raises:
+        TrainingError: a row is wrong, or none is left.
+    """
+    dataset, kwargs = source.dataset, {"collator": collator, "image_folder": source.image_folder}
+    if not data.skip_bad_samples:
+        first = (check_row(dataset[row], decode=True, **kwargs) for row in range(min(VALIDATED_ROWS, len(dataset))))
+        _raise_on_bad_rows(source, [(row, found["problem"]) for row, found in enumerate(first) if found["length"] < 0])
+    # Not cached: the files that the rows name may have changed.
+    checked = dataset.map(
+        check_row,
+        fn_kwargs={**kwargs, "decode": data.skip_bad_samples},
+        remove_columns=dataset.column_names,
+        num_proc=data.dataset_num_proc,
+        load_from_cache_file=False,
+        desc=f"Checking {source.name}",
+    ).to_dict()
+    lengths, problems = checked["length"], checked["problem"]
+    bad = [(row, problems[row]) for row, length in enumerate(lengths) if length < 0]
+    if not data.skip_bad_samples:
+        _raise_on_bad_rows(source, bad)
+    _report_bad_rows(output_dir, source, bad)
+    num_long = sum(length == 0 for length in lengths)
+    if num_long or bad:
+        print(
+            f"{source.name}: {len(lengths) - num_long - len(bad)} samples; {num_long} left out as too long for "
+            f"max_length={data.max_length}, {len(bad)} as bad (bad_samples.jsonl)"
+        )
+    rows = [row for row, length in enumerate(lengths) if length > 0]
+    if not rows:
+        raise TrainingError(f"{source.name} has {len(lengths)} rows, and none of them can be trained on.")
+    columns = {"source": [number] * len(rows), "row": rows, "length": [lengths[row] for row in rows]}
+    return Dataset.from_dict(columns)
+
+
+def _report_bad_rows(output_dir, source, problems):
+    if problems:
+        os.makedirs(output_dir, exist_ok=True)
+        lines = [{"data": source.name, "row": row, "problem": problem} for row, problem in problems]
+        with open(Path(output_dir) / "bad_samples.jsonl", "a") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _fetch(batch, sources):
+    """Transform of an index: the rows that it points to."""
+    if "row" not in batch:
+        return batch
+    examples = [
+        read_row(sources[source].dataset[row], sources[source].image_folder)
+        for source, row in zip(batch["source"], batch["row"])
+    ]
+    samples = [list(sample) for sample in zip(batch["source"], batch["row"])]
+    return {key: [example[key] for example in examples] for key in ("messages", "images")} | {"sample": samples}
+
+
+def _check_streamed(row, number, collator, source, skip, output_dir):
+    found = check_row({key: row[key] for key in row if key != "_row"}, collator, source.image_folder)
+    if found["length"] < 0:
+        problem = [(row["_row"], found["problem"])]
+        if not skip:
+            _raise_on_bad_rows(source, problem)
+        _report_bad_rows(output_dir, source, problem)
+    example = read_row(row, source.image_folder) if found["length"] > 0 else {"messages": [], "images": []}
+    return {**example, "sample": [number, row["_row"]], "length": found["length"]}
+
+
+def make_dataset(entries, collator, data, training, streaming=False, is_mixture=True):
+    """The samples of one or more datasets.
+
+    Args:
+        entries (`list`): what [`load_source`] opens. With weights, samples are drawn by them until each dataset has been
+            seen whole; without, each sample comes once.
+        collator ([`FilaDataCollator`]): knows the processor and the longest sequence.
+        data ([`DataArguments`]), training (`TrainingArguments`): the options.
+        streaming (`bool`, *optional*): read as it comes; every row is then checked when it comes.
+        is_mixture (`bool`, *optional*): whether weights count.
+
+    Returns:
+        `tuple`: a `Dataset` or `IterableDataset` of `messages`, `images` and `sample` (number of the dataset, row), and
+        the list of [`Source`].
+
+    Raises:
+        TrainingError: data that cannot be read or trained on.
+    """
+    sources = [load_source(entry, streaming) for entry in entries]
+    weights = [source.weight for source in sources]
+    if not is_mixture or all(weight is None for weight in weights):
+        weights = None
+    elif any(not isinstance(weight, int | float) or weight <= 0 for weight in weights):
+        raise TrainingError(f"The weights of the training data are {weights}: give all of them, above 0, or none.")
+    parts = []
+    for number, source in enumerate(sources):
+        if not streaming:
+            parts.append(make_index(source, number, collator, data, training.output_dir))
+            continue
+        first = list(islice(source.dataset, VALIDATED_ROWS))
+        if not data.skip_bad_samples:
+            found = [check_row(row, collator, source.image_folder, decode=True) for row in first]
+            _raise_on_bad_rows(source, [(row, f["problem"]) for row, f in enumerate(found) if f["length"] < 0])
+        stream = source.dataset.map(lambda row, index: {"_row": index}, with_indices=True)
+        check = partial(
+            _check_streamed,
+            number=number,
+            collator=collator,
+            source=Source(source.name, None, source.image_folder, None),
+            skip=data.skip_bad_samples,
+            output_dir=training.output_dir,
+        )
+        stream = stream.shuffle(seed=training.seed, buffer_size=data.shuffle_buffer_size)
+        parts.append(stream.map(check, remove_columns=list(first[0])).filter(lambda example: example["length"] > 0))
+    if len(parts) == 1:
+        dataset = parts[0]
+    elif weights is None and not streaming:
+        dataset = concatenate_datasets(parts)
+    else:
+        total = sum(weights or [1] * len(parts))
+        probabilities = [weight / total for weight in weights or [1] * len(parts)]
+        options = {"seed": training.seed, "stopping_strategy": "all_exhausted"}
+        dataset = interleave_datasets(parts, probabilities=probabilities, **options)
+    if not streaming:
+        dataset = dataset.with_transform(partial(_fetch, sources=sources))
+    return dataset, sources
+
+
+@dataclass
+class SampleCollator:
+    """Decodes the images of samples, in the worker, and collates them; says which sample is to blame.
+
+    Args:
+        collator ([`FilaDataCollator`]): makes the batch.
+        sources (`list[Source]`): what the numbers in `sample` mean.
+    """
+
+    collator: FilaDataCollator
+    sources: list
+
+    def __call__(self, samples):
+        """
+        Returns:
+            `dict`: the model's inputs and `sample_ids` of shape (batch_size, 2), which [`LossGuard`] takes out again.
+
+        Raises:
+            TrainingError: an image that cannot be decoded.
+        """
+        examples = []
+        for sample in samples:
+            try:
+                images = [decode_image(image) for image in sample["images"]]
+            except ValueError as error:
+                source, row = sample["sample"]
+                raise TrainingError(
+                    f"{self.sources[source].describe(row)} {error}. Mend it; --skip_bad_samples leaves such rows out."
+                ) from error
+            examples.append({"messages": sample["messages"], "images": images})
+        batch = self.collator(examples)
+        return {**batch, "sample_ids": torch.tensor([sample["sample"] for sample in samples])}
+
+
+class LossGuard:
+    """Stops a run whose loss is not finite, and leaves behind what reproduces it.
+
+    Args:
+        model ([`FilaForConditionalGeneration`]): the model; hooks are put on it.
+        sources (`list[Source]`): of the training data.
+        output_dir (`str`): where the batch is saved.
+    """
+
+    def __init__(self, model, sources, output_dir):
+        self.sources, self.output_dir, self.sample_ids, self.trainer = sources, Path(output_dir), None, None
+        model.register_forward_pre_hook(self._take_sample_ids, with_kwargs=True)
+        model.register_forward_hook(self._check_loss, with_kwargs=True)
+
+    def _take_sample_ids(self, module, args, kwargs):
+        self.sample_ids = kwargs.pop("sample_ids", None)
+        return args, kwargs
+
+    def _check_loss(self, module, args, kwargs, outputs):
+        loss = outputs.loss if hasattr(outputs, "loss") else None
+        if not module.training or loss is None or self.sample_ids is None or torch.isfinite(loss).all():
+            return
+        step, rank = self.trainer.state.global_step, self.trainer.args.process_index
+        samples = [self.sources[source].describe(row) for source, row in self.sample_ids.tolist()]
+        inputs = {key: value.cpu() for key, value in kwargs.items() if isinstance(value, torch.Tensor)}
+        path = self.output_dir / f"bad_batch_step{step}_rank{rank}.pt"
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        torch.save({"step": step, "samples": samples, "inputs": inputs}, path)
+        raise TrainingError(
+            f"The loss of step {step} is {loss.item()}. The batch is saved in {path}; it holds {'; '.join(samples)}. Lower "
+            "the learning rate, or look at these samples; the last checkpoint is from before."
+        )
+
+
+class TrainingProgress(TrainerCallback):
+    """Logs samples per second, and gives each epoch an order that an interrupted run finds again."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start_time, self.start_step = time.perf_counter(), state.global_step
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # Length-grouped samplers draw from the global generator.
+        set_seed(args.seed + round(state.epoch or 0))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs is not None and "loss" in logs:
+            samples = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            steps = state.global_step - self.start_step
+            logs["samples_per_second"] = round(steps * samples / (time.perf_counter() - self.start_time), 3)
+            state.log_history[-1].update(samples_per_second=logs["samples_per_second"])
+
+
+def add_lora(model, options):
+    """Puts LoRA on the decoder's linear layers, and freezes the rest of the decoder. The model stays a FILA, so that
+    checkpoints hold everything that is trained.
+
+    Raises:
+        TrainingError: PEFT is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise TrainingError("--lora_r needs PEFT: `pip install peft`.") from error
+    config = LoraConfig(r=options.lora_r, lora_alpha=_lora_alpha(options), target_modules="all-linear")
+    model.model.language_model.requires_grad_(False)
+    model.lm_head.requires_grad_(False)
+    # The decoder alone has no output embeddings, by which PEFT would know it.
+    config.target_modules = {
+        name.rpartition(".")[2]
+        for name, module in model.model.language_model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    inject_adapter_in_model(config, model.model.language_model)
+
+
+def _lora_alpha(options):
+    return options.lora_alpha or 2 * options.lora_r
+
+
+def merge_lora(state_dict, options):
+    """A state dict with LoRA's products added to the weights under their own names, as PEFT merges them; this way works
+    on what sharded training gathers as well."""
+    merged = {}
+    for name, weights in state_dict.items():
+        if ".lora_A." in name or ".lora_B." in name:
+            continue
+        if name.endswith(".base_layer.weight"):
+            stem = name.removesuffix("base_layer.weight")
+            down, up = (state_dict[f"{stem}lora_{side}.default.weight"].float() for side in "AB")
+            scale = _lora_alpha(options) / options.lora_r
+            weights = (weights.float() + scale * (up @ down)).to(weights.dtype)
+        merged[name.replace(".base_layer.", ".")] = weights
+    return merged
+
+
+def set_learning_rates(trainer, options):
+    """Gives ViT and ConvNeXt, and fusion and projector, learning rates of their own, through the Trainer's
+    `optimizer_cls_and_kwargs`."""
+    args, model = trainer.args, trainer.model
+    decayed = set(trainer.get_decay_parameter_names(model))
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        learning_rate = args.learning_rate
+        if name.startswith(VISION_PREFIXES) and options.vision_lr is not None:
+            learning_rate = options.vision_lr
+        elif name.startswith(FUSION_PREFIXES) and options.fusion_lr is not None:
+            learning_rate = options.fusion_lr
+        groups.setdefault((learning_rate, args.weight_decay if name in decayed else 0.0), []).append(parameter)
+    optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    kwargs["params"] = [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+    trainer.optimizer_cls_and_kwargs = (optimizer_class, kwargs)
+
+
+def find_checkpoint(output_dir, world_size=1):
+    """The newest whole checkpoint of a run. The Trainer writes `trainer_state.json` last, so what was being written when
+    a run was killed has none, or half of one.
+
+    Returns:
+        `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones.
+    """
+    found, unfinished = [], []
+    for folder in Path(output_dir).glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if not step.isdigit():
+            continue
+        rng_files = [f"rng_state_{rank}.pth" for rank in range(world_size)] if world_size > 1 else ["rng_state.pth"]
+        try:
+            state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+            is_whole = state.global_step == int(step) and all((folder / name).exists() for name in rng_files)
+        except (OSError, ValueError, TypeError):
+            is_whole = False
+        (found if is_whole else unfinished).append((int(step), folder))
+    return max(found, default=(0, None))[1], [folder for _, folder in sorted(unfinished)]
+
+
+def plot_losses(history, path, title):
+    """Draws the losses of `TrainerState.log_history` over the steps into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for key, label in (("loss", "training"), ("eval_loss", "evaluation")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axis.plot(*zip(*points), label=label, marker="o" if len(points) < 20 else None, markersize=3)
+    axis.set(xlabel="step", ylabel="loss", title=title)
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def make_card(name, model_options, data_options, trainer, base, metrics):
+    """The model card of a trained FILA.
+
+    Returns:
+        `ModelCard`
+    """
+    args = trainer.args
+    local = Path(base)
+    header = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
+    header["tags"] = ["vision-language-model", "custom_code", "fila"]
+    header["license"] = "other"
+    if (local / "README.md").exists():
+        known = ModelCard.load(local / "README.md").data.to_dict()
+        header.update((key, known[key]) for key in ("license", "base_model") if key in known)
+    elif not local.exists():
+        header["base_model"] = base
+    shown = local.name if local.exists() else base
+    entries = [entry["path"] if isinstance(entry, dict) else entry for entry in data_options.train_data]
+    datasets = ", ".join(f"`{Path(entry).name if Path(entry).exists() else entry}`" for entry in entries)
+    batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rates = {"learning rate": args.learning_rate, "of the vision": model_options.vision_lr}
+    rates["of the fusion"] = model_options.fusion_lr
+    rows = {
+        "stage": f"{model_options.stage} " + ("(fusion and projector)", "(everything)")[model_options.stage - 1],
+        "start": f"`{shown}`",
+        "data": datasets,
+        "steps": trainer.state.global_step,
+        "batch size": batch_size,
+        **{key: f"{value:g}" for key, value in rates.items() if value is not None},
+        "schedule": f"{getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}, warm-up {args.warmup_steps:g}",
+        "LoRA rank": model_options.lora_r or None,
+        "longest sequence": data_options.max_length,
+        "tokens seen": f"{int(trainer.state.num_input_tokens_seen):,}",
+        "training loss": f"{metrics['train_loss']:.4f}" if "train_loss" in metrics else None,
+        "evaluation loss": f"{metrics['eval_loss']:.4f}" if "eval_loss" in metrics else None,
+        "seed": args.seed,
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items() if value is not None)
+    text = f"""---
+{ModelCardData(**header).to_yaml()}
+---
+
+# {name}
+
+A FILA vision-language model, trained with `train.py` and the stock Trainer.
+
+```python
+from transformers import AutoModel, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
+model = AutoModel.from_pretrained("{name}", trust_remote_code=True, dtype="auto")
+```
+
+## Training
+
+| | |
+|---|---|
+{table}
+
+![loss](loss.png)
+
+Method: *FILA: Fine-Grained Vision Language Models* ([arXiv 2412.08378](https://arxiv.org/abs/2412.08378)).
+"""
+    return ModelCard(text)
+
+
+def export(trainer, processor, model_options, data_options, dtype, metrics):
+    """Writes the trained model, ready for the Hub, into the output folder: whole or not at all, `config.json` last.
+
+    Args:
+        trainer (`Trainer`): after training.
+        processor ([`FilaProcessor`]): of the training.
+        model_options ([`ModelArguments`]), data_options ([`DataArguments`]): the options.
+        dtype (`torch.dtype`): what the weights are saved in.
+        metrics (`dict`): for the model card.
+    """
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what is sharded, on all processes
+    if not trainer.is_world_process_zero():
+        return
+    output = Path(trainer.args.output_dir)
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    if model_options.lora_r:
+        state_dict = merge_lora(state_dict, model_options)
+    state_dict = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state_dict.items()}
+    model.config.dtype = dtype
+    with _temporary_folder(output) as folder:
+        model.save_pretrained(folder, state_dict=state_dict)
+        processor.save_pretrained(folder)
+        if trainer.state.log_history:
+            plot_losses(trainer.state.log_history, folder / "loss.png", f"{output.name}: stage {model_options.stage}")
+        base = model_options.model_name_or_path
+        card = make_card(output.resolve().name, model_options, data_options, trainer, base, metrics)
+        (folder / "README.md").write_text(str(card))
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, output / path.name)
+
+
+@contextmanager
+def _temporary_folder(parent):
+    folder = Path(tempfile.mkdtemp(prefix=".final-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def preview(dataset, collator, count, output_dir):
+    """Prints samples as the model will see them, with what is learnt highlighted, and saves the tiles of their images.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): from [`make_dataset`].
+        collator ([`FilaDataCollator`]): of the training.
+        count (`int`): number of samples.
+        output_dir (`str`): pictures go into its folder `preview`.
+    """
+    from fila.demo import draw_views
+
+    processor = collator.processor
+    marks = ("\033[1;32m", "\033[0m") if sys.stdout.isatty() else ("[[", "]]")
+    for number, sample in enumerate(islice(dataset, count)):
+        images = [decode_image(image) for image in sample["images"]]
+        encoded = collator.encode(sample["messages"], [image.size[::-1] for image in images])
+        text = ""
+        tokens = zip(encoded["input_ids"], encoded["labels"])
+        kinds = groupby(tokens, key=lambda pair: (pair[0] == processor.image_token_id, pair[1] != -100))
+        for (is_image, is_learnt), run in kinds:
+            token_ids = [token for token, _ in run]
+            part = processor.tokenizer.decode(token_ids) if not is_image else f"<image x {len(token_ids)}>"
+            text += marks[0] + part + marks[1] if is_learnt else part
+        print(
+            f"--- sample {number}: {len(encoded['input_ids'])} tokens, {len(images)} images; learnt: {''.join(marks)}"
+        )
+        print(text)
+        for position, image in enumerate(images):
+            path = Path(output_dir) / "preview" / f"sample{number}-image{position}.png"
+            draw_views(processor.image_processor, processor.image_processor(image, return_tensors="pt"), path)
+            print(f"picture: {path}")
+
+
+def train(model_options, data_options, args):
+    """Does what the options say.
+
+    Args:
+        model_options ([`ModelArguments`]), data_options ([`DataArguments`]), args (`TrainingArguments`): the options.
+
+    Returns:
+        `dict`: metrics of the training and, with evaluation data, of the result.
+
+    Raises:
+        TrainingError: anything that a user can mend.
+    """
+    output, base = Path(args.output_dir), model_options.model_name_or_path
+    if args.n_gpu > 1:
+        raise TrainingError(
+            "Several GPUs in one process are not supported: start with `accelerate launch train.py ...`."
+        )
+    if (output / "config.json").exists():
+        raise TrainingError(f"{output} holds a model already. Choose another --output_dir, or remove it.")
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(base, trust_remote_code=True)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"--model_name_or_path {base} is no FILA that can be loaded: {error}") from error
+    if config.model_type != "fila":
+        raise TrainingError(f"--model_name_or_path {base} is a {config.model_type!r} model, not a FILA.")
+    processor.image_processor.do_dynamic_tiling = model_options.stage == 2
+    collator = FilaDataCollator(processor, max_length=data_options.max_length)
+    # One process checks the data and tells the others through the cache of nothing but its own memory: each checks.
+    train_dataset, sources = make_dataset(
+        data_options.train_data, collator, data_options, args, streaming=data_options.streaming
+    )
+    if data_options.preview:
+        preview(train_dataset, collator, data_options.preview, output)
+        return {}
+    eval_dataset = None
+    if data_options.eval_data:
+        eval_dataset, _ = make_dataset(data_options.eval_data, collator, data_options, args, is_mixture=False)
+
+    kwargs = {"dtype": model_options.dtype}
+    if model_options.attn_implementation is not None:
+        kwargs["attn_implementation"] = model_options.attn_implementation
+    model = AutoModelForImageTextToText.from_pretrained(base, trust_remote_code=True, **kwargs)
+    model.set_training_stage(model_options.stage)
+    if model_options.lora_r:
+        add_lora(model, model_options)
+    if args.use_liger_kernel:
+        # The Trainer's own call knows only models by name; this is what it would do for the decoder.
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        _apply_liger_kernel_to_instance(
+            model=model.model.language_model, cross_entropy=False, fused_linear_cross_entropy=False
+        )
+    guard = LossGuard(model, sources, output)
+    trainer = Trainer(
+        model,
+        args,
+        data_collator=SampleCollator(collator, sources),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processor,
+        callbacks=[TrainingProgress()],
+    )
+    guard.trainer = trainer
+    if model_options.vision_lr is not None or model_options.fusion_lr is not None:
+        set_learning_rates(trainer, model_options)
+
+    checkpoint, unfinished = find_checkpoint(output, args.world_size)
+    if trainer.is_world_process_zero():
+        for folder in unfinished:
+            print(f"{folder} is not whole: removed.")
+            shutil.rmtree(folder)
+        if checkpoint is not None:
+            print(f"Going on from {checkpoint}.")
+    trainer.accelerator.wait_for_everyone()
+    metrics = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).metrics
+    if eval_dataset is not None:
+        metrics.update(trainer.evaluate())
+    export(trainer, processor, model_options, data_options, _get_dtype(config), metrics)
+    trainer.log_metrics("all", metrics)
+    trainer.save_metrics("all", metrics, combined=False)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+def _get_dtype(config):
+    dtype = config.dtype or torch.float32
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def main(arguments=None):
+    try:
+        train(*parse_arguments(arguments))
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
