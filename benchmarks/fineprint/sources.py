@@ -1,0 +1,245 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the documents are made of: fonts, photos and values. Each belongs to one split only."""
+
+import importlib.util
+import io
+import string
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import PIL.Image
+from faker import Faker
+from PIL import ImageFont
+
+SPLITS = ("train", "validation", "test")
+
+# Regular and bold of each family: a file in the package, or the name under which pymupdf_fonts has it.
+_MATPLOTLIB = "matplotlib:mpl-data/fonts/ttf/"
+FONTS = {
+    "train": {
+        "DejaVu Sans": (_MATPLOTLIB + "DejaVuSans.ttf", _MATPLOTLIB + "DejaVuSans-Bold.ttf"),
+        "DejaVu Sans Mono": (_MATPLOTLIB + "DejaVuSansMono.ttf", _MATPLOTLIB + "DejaVuSansMono-Bold.ttf"),
+        "DejaVu Serif": (_MATPLOTLIB + "DejaVuSerif.ttf", _MATPLOTLIB + "DejaVuSerif-Bold.ttf"),
+        "STIX": (_MATPLOTLIB + "STIXGeneral.ttf", _MATPLOTLIB + "STIXGeneralBol.ttf"),
+        "STIX Italic": (_MATPLOTLIB + "STIXGeneralItalic.ttf", _MATPLOTLIB + "STIXGeneralBolIta.ttf"),
+        "Noto Sans": ("pymupdf_fonts:notos", "pymupdf_fonts:notosbo"),
+        "Ubuntu": ("pymupdf_fonts:ubuntu", "pymupdf_fonts:ubuntubo"),
+        "Ubuntu Mono": ("pymupdf_fonts:ubuntm", "pymupdf_fonts:ubuntmbo"),
+        "Space Mono": ("pymupdf_fonts:spacemo", "pymupdf_fonts:spacembo"),
+        "Source Serif": (
+            "font_source_serif_pro:files/SourceSerifPro-Regular.ttf",
+            "font_source_serif_pro:files/SourceSerifPro-Bold.ttf",
+        ),
+    },
+    "validation": {
+        "Source Sans": (
+            "font_source_sans_pro:files/SourceSansPro-Regular.ttf",
+            "font_source_sans_pro:files/SourceSansPro-Bold.ttf",
+        ),
+        "Cascadia Mono": ("pymupdf_fonts:cascadia", "pymupdf_fonts:cascadiab"),
+    },
+    "test": {
+        "FiraGO": ("pymupdf_fonts:figo", "pymupdf_fonts:figbo"),
+        "Fira Mono": ("pymupdf_fonts:fimo", "pymupdf_fonts:fimbo"),
+        "Caladea": ("font_caladea:files/Caladea-Regular.ttf", "font_caladea:files/Caladea-Bold.ttf"),
+    },
+}
+# Files that scikit-image's wheel carries, all in the public domain or CC0.
+PHOTOS = {
+    "train": ("astronaut.png", "rocket.jpg", "brick.png", "hubble_deep_field.jpg", "retina.jpg", "camera.png"),
+    "validation": ("grass.png",),
+    "test": ("chelsea.png", "gravel.png", "coins.png"),
+}
+
+
+def _package_folder(package):
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(
+            f"The benchmark draws with fonts and photos of the package {package!r}, which is not installed. Install them "
+            'all with `pip install -e ".[fineprint]"`.'
+        )
+    return Path(spec.origin).parent
+
+
+@lru_cache(maxsize=None)
+def _font_bytes(source):
+    package, name = source.split(":")
+    folder = _package_folder(package)
+    if package == "pymupdf_fonts":
+        return importlib.import_module(package).myfont(name)
+    return (folder / name).read_bytes()
+
+
+@lru_cache(maxsize=256)
+def load_font(source, size):
+    """A font of `FONTS`, at a size in pixels per em.
+
+    Raises:
+        ModuleNotFoundError: the package that carries it is not installed.
+    """
+    # The basic layout depends on FreeType alone, and is the faster one.
+    return ImageFont.truetype(io.BytesIO(_font_bytes(source)), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+@lru_cache(maxsize=None)
+def capital_height(source):
+    """Height of a capital H, in em."""
+    left, top, right, bottom = load_font(source, 1000).getbbox("H", anchor="ls")
+    return (bottom - top) / 1000
+
+
+@lru_cache(maxsize=None)
+def load_photo(name):
+    """A photo of `PHOTOS`, as a PIL image in RGB."""
+    with PIL.Image.open(_package_folder("skimage") / "data" / name) as photo:
+        return photo.convert("RGB")
+
+
+def split_of(value):
+    """The one split that may show a value: a tenth of all values are for validation, a tenth for test."""
+    share = zlib.crc32(value.casefold().encode()) % 10
+    return {0: "test", 1: "validation"}.get(share, "train")
+
+
+@lru_cache(maxsize=1)
+def _faker():
+    return Faker("en_US")
+
+
+# Letters and digits that no font draws alike.
+_CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
+_CODE_DIGITS = "2345679"
+_GOODS = (
+    "apples bacon bagels bananas basil batteries beans beef beer biscuits bread brush butter cake candles carrots cereal "
+    "cheese cherries chips cloth cocoa coffee cola cookies corn crackers cream cups dates eggs figs filter flour forks "
+    "garlic ginger glue grapes ham hammer honey jam juice kettle knife lamp lemons lentils limes mango milk mints mug "
+    "mushrooms mustard nails napkins noodles nuts oats oil olives onions oranges pan paper pasta peaches pears peas pencils "
+    "pens pepper pickles pie pizza plates plums popcorn pork potatoes prunes rice rope rum salad salmon salt sauce scissors "
+    "screws shampoo soap socks soup spinach sponge spoons sugar syrup tape tea toast tofu tomatoes towels tuna turkey "
+    "vanilla vinegar wafers walnuts water wine wipes wrench yeast yoghurt"
+).split()
+_GOODS_KINDS = (
+    "fresh red green black white dark dry big small mini soft sweet old new hot cold raw pure fine rich".split()
+)
+_SHOPS = "Market Store Bakery Cafe Deli Books Tools Foods Garden Pharmacy Outlet Kiosk Trading Supply".split()
+_PLACES = "Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pier Bay Desk Ward".split()
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+class Values:
+    """Draws the values of one document: they belong to its split, differ, and none is part of another.
+
+    Args:
+        split (`str`): one of `SPLITS`.
+        rng (`random.Random`): where all chance comes from.
+    """
+
+    def __init__(self, split, rng):
+        self.split, self.rng = split, rng
+        self.faker = _faker()
+        self.faker.seed_instance(rng.getrandbits(32))
+        self.used = []
+        self.currency = rng.choice(["", "", "$", "€", "£"])
+        self.date_format = rng.randrange(3)
+        self.phone_format = rng.randrange(4)
+
+    def draw(self, make, accept=lambda value: True):
+        """Draws with `make()` until the value may be used.
+
+        Raises:
+            ValueError: none was found: what `make` draws from is too small.
+        """
+        for _ in range(5000):
+            value = make()
+            if self.admits(value) and accept(value):
+                return self.take(value)
+        raise ValueError(f"Found no unused value for the split {self.split!r}; the last one tried was {value!r}.")
+
+    def admits(self, value):
+        """Whether a value may still be used."""
+        key = value.casefold()
+        return split_of(value) == self.split and not any(key in other or other in key for other in self.used)
+
+    def take(self, value):
+        """Marks a value as used, and returns it."""
+        self.used.append(value.casefold())
+        return value
+
+    def one(self, kind):
+        """Draws a value of a kind, such as "person"; the kinds are the methods below."""
+        return self.draw(getattr(self, kind))
+
+    def _digits(self, count):
+        return str(self.rng.randrange(1, 10)) + "".join(self.rng.choices(string.digits, k=count - 1))
+
+    def price(self):
+        return f"{self.currency}{self.rng.choice([9, 99, 999]) * self.rng.random() + 0.5:.2f}"
+
+    def number(self):
+        return self._digits(self.rng.choice([3, 4, 4, 5]))
+
+    def code(self):
+        letters = "".join(self.rng.choices(_CODE_LETTERS, k=self.rng.choice([1, 2, 3])))
+        digits = "".join(self.rng.choices(_CODE_DIGITS, k=self.rng.choice([3, 4, 5])))
+        return letters + self.rng.choice(["", "-"]) + digits
+
+    def phone(self):
+        groups = [[3, 4], [3, 3, 4], [3, 3, 3], [4, 3, 3]][self.phone_format]
+        return self.rng.choice("- ").join(self._digits(count) for count in groups)
+
+    def date(self):
+        year, month, day = self.rng.randrange(1990, 2030), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
+        return (f"{year}-{month:02}-{day:02}", f"{day} {_MONTHS[month - 1]} {year}", f"{day:02}.{month:02}.{year}")[
+            self.date_format
+        ]
+
+    def time(self):
+        return f"{self.rng.randrange(24):02}:{self.rng.randrange(60):02}"
+
+    def person(self):
+        return f"{self.faker.first_name()} {self.faker.last_name()}"
+
+    def surname(self):
+        return self.faker.last_name()
+
+    def city(self):
+        return self.faker.city()
+
+    def street(self):
+        return f"{self.faker.street_name()} {self.rng.randrange(1, 300)}"
+
+    def job(self):
+        return self.faker.job().split(",")[0]
+
+    def email(self):
+        return f"{self.faker.first_name()}.{self.rng.randrange(10, 99)}@{self.faker.free_email_domain()}".lower()
+
+    def shop(self):
+        return f"{self.faker.last_name()} {self.rng.choice(_SHOPS)}"
+
+    def goods(self):
+        return f"{self.rng.choice(_GOODS_KINDS)} {self.rng.choice(_GOODS)}".capitalize()
+
+    def place(self):
+        return f"{self.rng.choice(_PLACES)} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
+
+    def words(self):
+        return f"{self.faker.word()} {self.faker.word()}".capitalize()
+
+    def sentence(self):
+        """Filler; not a value, so not unique."""
+        return self.faker.sentence(nb_words=8)
