@@ -17,7 +17,7 @@ import importlib.util
 import io
 import string
 import zlib
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import PIL.Image
@@ -75,7 +75,7 @@ def _package_folder(package):
     return Path(spec.origin).parent
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font_bytes(source):
     package, name = source.split(":")
     folder = _package_folder(package)
@@ -95,14 +95,14 @@ def load_font(source, size):
     return ImageFont.truetype(io.BytesIO(_font_bytes(source)), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=None)
+@cache
 def capital_height(source):
     """Height of a capital H, in em."""
     left, top, right, bottom = load_font(source, 1000).getbbox("H", anchor="ls")
     return (bottom - top) / 1000
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_photo(name):
     """A photo of `PHOTOS`, as a PIL image in RGB."""
     with PIL.Image.open(_package_folder("skimage") / "data" / name) as photo:
@@ -120,10 +120,14 @@ def _faker():
     return Faker("en_US")
 
 
+def _words(text):
+    return text.split()
+
+
 # Letters and digits that no font draws alike.
 _CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
 _CODE_DIGITS = "2345679"
-_GOODS = (
+_GOODS = _words(
     "apples bacon bagels bananas basil batteries beans beef beer biscuits bread brush butter cake candles carrots cereal "
     "cheese cherries chips cloth cocoa coffee cola cookies corn crackers cream cups dates eggs figs filter flour forks "
     "garlic ginger glue grapes ham hammer honey jam juice kettle knife lamp lemons lentils limes mango milk mints mug "
@@ -131,13 +135,13 @@ _GOODS = (
     "pens pepper pickles pie pizza plates plums popcorn pork potatoes prunes rice rope rum salad salmon salt sauce scissors "
     "screws shampoo soap socks soup spinach sponge spoons sugar syrup tape tea toast tofu tomatoes towels tuna turkey "
     "vanilla vinegar wafers walnuts water wine wipes wrench yeast yoghurt"
-).split()
+)
 _GOODS_KINDS = (
     "fresh red green black white dark dry big small mini soft sweet old new hot cold raw pure fine rich".split()
 )
-_SHOPS = "Market Store Bakery Cafe Deli Books Tools Foods Garden Pharmacy Outlet Kiosk Trading Supply".split()
-_PLACES = "Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pier Bay Desk Ward".split()
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_SHOPS = _words("Market Store Bakery Cafe Deli Books Tools Foods Garden Pharmacy Outlet Kiosk Trading Supply")
+_PLACES = _words("Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pier Bay Desk Ward")
+_MONTHS = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 
 
 class Values:
