@@ -121,7 +121,6 @@ def parse_arguments(arguments=None):
     parser.set_defaults(
         remove_unused_columns=False,
         prediction_loss_only=True,
-        include_num_input_tokens_seen="non_padding",
         accelerator_config={"dispatch_batches": False},
     )
     if arguments and arguments[0].endswith((".yaml", ".yml")):
@@ -139,6 +138,9 @@ def parse_arguments(arguments=None):
         model, data, training = parser.parse_args_into_dataclasses(arguments)
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    training.include_num_input_tokens_seen = (
+        "non_padding"  # for tokens per second; the parser takes this option as a flag
+    )
     if model.model_name_or_path is None:
         raise TrainingError("Not given: --model_name_or_path. `convert_weights.py` assembles a FILA to start from.")
     if not data.train_data:
@@ -159,27 +161,30 @@ class Source:
     """One dataset of a mixture.
 
     Args:
+        number (`int`): its place among all datasets of the run.
         name (`str`): as the user gave it.
         dataset (`Dataset` or `IterableDataset`): rows as they are stored; images are not decoded.
         image_folder (`str`): what relative paths of images start from.
         weight (`float`, *optional*): how often it is drawn from, relative to the others.
     """
 
+    number: int
     name: str
     dataset: object
-    image_folder: str
-    weight: float | None
+    image_folder: str = ""
+    weight: float | None = None
 
     def describe(self, row):
         return f"{self.name}, row {row}"
 
 
-def load_source(entry, streaming):
+def load_source(number, entry, streaming=False):
     """Opens a dataset.
 
     Args:
+        number (`int`): its place among all datasets of the run.
         entry (`str` or `dict`): a path or Hub id, or a mapping with the keys `DATA_KEYS`.
-        streaming (`bool`): read it as it comes.
+        streaming (`bool`, *optional*): read it as it comes.
 
     Returns:
         [`Source`]
@@ -209,7 +214,7 @@ def load_source(entry, streaming):
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
             dataset = dataset.cast_column(column, List(Image(decode=False)))
     image_folder = entry.get("image_folder") or str(path.parent if path.is_file() else path)
-    return Source(str(entry["path"]), dataset, image_folder, entry.get("weight"))
+    return Source(number, str(entry["path"]), dataset, image_folder, entry.get("weight"))
 
 
 def read_row(row, image_folder=""):
@@ -365,7 +370,7 @@ def _raise_on_bad_rows(source, problems):
         )
 
 
-def make_index(source, number, collator, data, output_dir):
+def make_index(source, collator, data, training):
     """Checks every row of a dataset.
 
     Returns:
@@ -391,7 +396,7 @@ def make_index(source, number, collator, data, output_dir):
     bad = [(row, problems[row]) for row, length in enumerate(lengths) if length < 0]
     if not data.skip_bad_samples:
         _raise_on_bad_rows(source, bad)
-    _report_bad_rows(output_dir, source, bad)
+    _report_bad_rows(training.output_dir, source, bad)
     num_long = sum(length == 0 for length in lengths)
     if num_long or bad:
         print(
@@ -401,7 +406,7 @@ def make_index(source, number, collator, data, output_dir):
     rows = [row for row, length in enumerate(lengths) if length > 0]
     if not rows:
         raise TrainingError(f"{source.name} has {len(lengths)} rows, and none of them can be trained on.")
-    columns = {"source": [number] * len(rows), "row": rows, "length": [lengths[row] for row in rows]}
+    columns = {"source": [source.number] * len(rows), "row": rows, "length": [lengths[row] for row in rows]}
     return Dataset.from_dict(columns)
 
 
@@ -413,19 +418,7 @@ def _report_bad_rows(output_dir, source, problems):
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _fetch(batch, sources):
-    """Transform of an index: the rows that it points to."""
-    if "row" not in batch:
-        return batch
-    examples = [
-        read_row(sources[source].dataset[row], sources[source].image_folder)
-        for source, row in zip(batch["source"], batch["row"])
-    ]
-    samples = [list(sample) for sample in zip(batch["source"], batch["row"])]
-    return {key: [example[key] for example in examples] for key in ("messages", "images")} | {"sample": samples}
-
-
-def _check_streamed(row, number, collator, source, skip, output_dir):
+def _check_streamed(row, collator, source, skip, output_dir):
     found = check_row({key: row[key] for key in row if key != "_row"}, collator, source.image_folder)
     if found["length"] < 0:
         problem = [(row["_row"], found["problem"])]
@@ -433,74 +426,62 @@ def _check_streamed(row, number, collator, source, skip, output_dir):
             _raise_on_bad_rows(source, problem)
         _report_bad_rows(output_dir, source, problem)
     example = read_row(row, source.image_folder) if found["length"] > 0 else {"messages": [], "images": []}
-    return {**example, "sample": [number, row["_row"]], "length": found["length"]}
+    return {**example, "source": source.number, "row": row["_row"], "length": found["length"]}
 
 
-def make_dataset(entries, collator, data, training, streaming=False, is_mixture=True):
+def make_dataset(sources, collator, data, training, streaming=False):
     """The samples of one or more datasets.
 
     Args:
-        entries (`list`): what [`load_source`] opens. With weights, samples are drawn by them until each dataset has been
-            seen whole; without, each sample comes once.
+        sources (`list[Source]`): the datasets. With weights, samples are drawn by them until each dataset has been seen
+            whole; without, each sample comes once.
         collator ([`FilaDataCollator`]): knows the processor and the longest sequence.
         data ([`DataArguments`]), training (`TrainingArguments`): the options.
-        streaming (`bool`, *optional*): read as it comes; every row is then checked when it comes.
-        is_mixture (`bool`, *optional*): whether weights count.
+        streaming (`bool`, *optional*): whether the datasets are read as they come; every row is then checked when it
+            comes, and datasets are mixed evenly if they have no weights.
 
     Returns:
-        `tuple`: a `Dataset` or `IterableDataset` of `messages`, `images` and `sample` (number of the dataset, row), and
-        the list of [`Source`].
+        `Dataset` or `IterableDataset` of samples: `source`, the number of their dataset, `row` and `length`; when
+        streaming, also `messages` and `images`.
 
     Raises:
-        TrainingError: data that cannot be read or trained on.
+        TrainingError: data that cannot be trained on.
     """
-    sources = [load_source(entry, streaming) for entry in entries]
     weights = [source.weight for source in sources]
-    if not is_mixture or all(weight is None for weight in weights):
-        weights = None
-    elif any(not isinstance(weight, int | float) or weight <= 0 for weight in weights):
-        raise TrainingError(f"The weights of the training data are {weights}: give all of them, above 0, or none.")
-    parts = []
-    for number, source in enumerate(sources):
-        if not streaming:
-            parts.append(make_index(source, number, collator, data, training.output_dir))
-            continue
-        first = list(islice(source.dataset, VALIDATED_ROWS))
-        if not data.skip_bad_samples:
-            found = [check_row(row, collator, source.image_folder, decode=True) for row in first]
-            _raise_on_bad_rows(source, [(row, f["problem"]) for row, f in enumerate(found) if f["length"] < 0])
-        stream = source.dataset.map(lambda row, index: {"_row": index}, with_indices=True)
-        check = partial(
-            _check_streamed,
-            number=number,
-            collator=collator,
-            source=Source(source.name, None, source.image_folder, None),
-            skip=data.skip_bad_samples,
-            output_dir=training.output_dir,
-        )
-        stream = stream.shuffle(seed=training.seed, buffer_size=data.shuffle_buffer_size)
-        parts.append(stream.map(check, remove_columns=list(first[0])).filter(lambda example: example["length"] > 0))
+    is_weighted = any(weight is not None for weight in weights)
+    if is_weighted and any(not isinstance(weight, int | float) or weight <= 0 for weight in weights):
+        raise TrainingError(f"The weights of the data are {weights}: give all of them, above 0, or none.")
+    make = _make_stream if streaming else make_index
+    parts = [make(source, collator, data, training) for source in sources]
     if len(parts) == 1:
-        dataset = parts[0]
-    elif weights is None and not streaming:
-        dataset = concatenate_datasets(parts)
-    else:
-        total = sum(weights or [1] * len(parts))
-        probabilities = [weight / total for weight in weights or [1] * len(parts)]
-        options = {"seed": training.seed, "stopping_strategy": "all_exhausted"}
-        dataset = interleave_datasets(parts, probabilities=probabilities, **options)
-    if not streaming:
-        dataset = dataset.with_transform(partial(_fetch, sources=sources))
-    return dataset, sources
+        return parts[0]
+    if not is_weighted and not streaming:
+        return concatenate_datasets(parts)
+    weights = weights if is_weighted else [1] * len(parts)
+    probabilities = [weight / sum(weights) for weight in weights]
+    options = {"seed": training.seed, "stopping_strategy": "all_exhausted"}
+    return interleave_datasets(parts, probabilities=probabilities, **options)
+
+
+def _make_stream(source, collator, data, training):
+    first = list(islice(source.dataset, VALIDATED_ROWS))
+    if not data.skip_bad_samples:
+        found = [check_row(row, collator, source.image_folder, decode=True) for row in first]
+        _raise_on_bad_rows(source, [(row, f["problem"]) for row, f in enumerate(found) if f["length"] < 0])
+    options = {"collator": collator, "skip": data.skip_bad_samples, "output_dir": training.output_dir}
+    check = partial(_check_streamed, source=Source(source.number, source.name, None, source.image_folder), **options)
+    stream = source.dataset.map(lambda row, index: {"_row": index}, with_indices=True)
+    stream = stream.shuffle(seed=training.seed, buffer_size=data.shuffle_buffer_size)
+    return stream.map(check, remove_columns=list(first[0])).filter(lambda sample: sample["length"] > 0)
 
 
 @dataclass
 class SampleCollator:
-    """Decodes the images of samples, in the worker, and collates them; says which sample is to blame.
+    """Reads samples and their images, in the worker, and collates them; says which sample is to blame.
 
     Args:
         collator ([`FilaDataCollator`]): makes the batch.
-        sources (`list[Source]`): what the numbers in `sample` mean.
+        sources (`list[Source]`): what `source` is a number of.
     """
 
     collator: FilaDataCollator
@@ -514,18 +495,20 @@ class SampleCollator:
         Raises:
             TrainingError: an image that cannot be decoded.
         """
-        examples = []
-        for sample in samples:
-            try:
-                images = [decode_image(image) for image in sample["images"]]
-            except ValueError as error:
-                source, row = sample["sample"]
-                raise TrainingError(
-                    f"{self.sources[source].describe(row)} {error}. Mend it; --skip_bad_samples leaves such rows out."
-                ) from error
-            examples.append({"messages": sample["messages"], "images": images})
-        batch = self.collator(examples)
-        return {**batch, "sample_ids": torch.tensor([sample["sample"] for sample in samples])}
+        batch = self.collator([self.read(sample) for sample in samples])
+        return {**batch, "sample_ids": torch.tensor([[sample["source"], sample["row"]] for sample in samples])}
+
+    def read(self, sample):
+        """`dict`: `messages` and the decoded `images` of a sample from [`make_dataset`]."""
+        source = self.sources[sample["source"]]
+        try:
+            if "messages" not in sample:
+                sample = read_row(source.dataset[sample["row"]], source.image_folder)
+            return {"messages": sample["messages"], "images": [decode_image(image) for image in sample["images"]]}
+        except ValueError as error:
+            raise TrainingError(
+                f"{source.describe(sample['row'])} {error}. Mend it; --skip_bad_samples leaves such rows out."
+            ) from error
 
 
 class LossGuard:
@@ -795,17 +778,18 @@ def preview(dataset, collator, count, output_dir):
 
     Args:
         dataset (`Dataset` or `IterableDataset`): from [`make_dataset`].
-        collator ([`FilaDataCollator`]): of the training.
+        collator ([`SampleCollator`]): of the training.
         count (`int`): number of samples.
         output_dir (`str`): pictures go into its folder `preview`.
     """
     from fila.demo import draw_views
 
-    processor = collator.processor
+    processor = collator.collator.processor
     marks = ("\033[1;32m", "\033[0m") if sys.stdout.isatty() else ("[[", "]]")
     for number, sample in enumerate(islice(dataset, count)):
-        images = [decode_image(image) for image in sample["images"]]
-        encoded = collator.encode(sample["messages"], [image.size[::-1] for image in images])
+        example = collator.read(sample)
+        images = example["images"]
+        encoded = collator.collator.encode(example["messages"], [image.size[::-1] for image in images])
         text = ""
         tokens = zip(encoded["input_ids"], encoded["labels"])
         kinds = groupby(tokens, key=lambda pair: (pair[0] == processor.image_token_id, pair[1] != -100))
@@ -851,16 +835,17 @@ def train(model_options, data_options, args):
         raise TrainingError(f"--model_name_or_path {base} is a {config.model_type!r} model, not a FILA.")
     processor.image_processor.do_dynamic_tiling = model_options.stage == 2
     collator = FilaDataCollator(processor, max_length=data_options.max_length)
-    # One process checks the data and tells the others through the cache of nothing but its own memory: each checks.
-    train_dataset, sources = make_dataset(
-        data_options.train_data, collator, data_options, args, streaming=data_options.streaming
-    )
+    num_train, streaming = len(data_options.train_data), data_options.streaming
+    sources = [load_source(number, entry, streaming) for number, entry in enumerate(data_options.train_data)]
+    train_dataset = make_dataset(sources, collator, data_options, args, streaming)
     if data_options.preview:
-        preview(train_dataset, collator, data_options.preview, output)
+        preview(train_dataset, SampleCollator(collator, sources), data_options.preview, output)
         return {}
     eval_dataset = None
     if data_options.eval_data:
-        eval_dataset, _ = make_dataset(data_options.eval_data, collator, data_options, args, is_mixture=False)
+        eval_sources = [load_source(num_train + number, entry) for number, entry in enumerate(data_options.eval_data)]
+        sources += eval_sources
+        eval_dataset = make_dataset(eval_sources, collator, data_options, args)
 
     kwargs = {"dtype": model_options.dtype}
     if model_options.attn_implementation is not None:
