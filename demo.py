@@ -48,6 +48,10 @@ def draw_views(image_processor, inputs, output):
     views = (inputs["pixel_values"][0] * std + mean).clamp(0, 1)
     (rows, columns), (height, width) = inputs["image_grids"][0].tolist(), inputs["image_sizes"][0].tolist()
     tile_size = views.shape[-1]
+    if rows == 0:  # not tiled: the global view is all there is
+        output.parent.mkdir(parents=True, exist_ok=True)
+        plt.imsave(output, views[0].permute(1, 2, 0).numpy())
+        return
     canvas_height, canvas_width = rows * tile_size, columns * tile_size
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(3.2 * columns + 3.6, 3.2 * max(rows, 1.2)), width_ratios=[columns, 1], layout="constrained"
