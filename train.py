@@ -199,11 +199,10 @@ def load_source(number, entry, streaming=False):
     try:
         if path.is_file():
             kind = {".jsonl": "json"}.get(path.suffix, path.suffix[1:])
-            dataset = load_dataset(kind, data_files=str(path), split="train", streaming=streaming)
+            dataset = load_dataset(kind, data_files=str(path), split="train")
         elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             dataset = load_saved_dataset(str(path))
             dataset = dataset[split] if isinstance(dataset, dict) else dataset
-            dataset = dataset.to_iterable_dataset(max(1, dataset.num_rows // 10_000)) if streaming else dataset
         else:
             dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming)
     except Exception as error:  # each loader of datasets has exceptions of its own
@@ -213,6 +212,8 @@ def load_source(number, entry, streaming=False):
             dataset = dataset.cast_column(column, Image(decode=False))
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
             dataset = dataset.cast_column(column, List(Image(decode=False)))
+    if streaming and isinstance(dataset, Dataset):
+        dataset = dataset.to_iterable_dataset(num_shards=max(1, min(dataset.num_rows // 1000, 64)))
     image_folder = entry.get("image_folder") or str(path.parent if path.is_file() else path)
     return Source(number, str(entry["path"]), dataset, image_folder, entry.get("weight"))
 
@@ -502,9 +503,10 @@ class SampleCollator:
         """`dict`: `messages` and the decoded `images` of a sample from [`make_dataset`]."""
         source = self.sources[sample["source"]]
         try:
+            example = sample
             if "messages" not in sample:
-                sample = read_row(source.dataset[sample["row"]], source.image_folder)
-            return {"messages": sample["messages"], "images": [decode_image(image) for image in sample["images"]]}
+                example = read_row(source.dataset[sample["row"]], source.image_folder)
+            return {"messages": example["messages"], "images": [decode_image(image) for image in example["images"]]}
         except ValueError as error:
             raise TrainingError(
                 f"{source.describe(sample['row'])} {error}. Mend it; --skip_bad_samples leaves such rows out."
@@ -661,7 +663,8 @@ def plot_losses(history, path, title):
         if points:
             axis.plot(*zip(*points), label=label, marker="o" if len(points) < 20 else None, markersize=3)
     axis.set(xlabel="step", ylabel="loss", title=title)
-    axis.legend()
+    if axis.lines:
+        axis.legend()
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

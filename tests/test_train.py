@@ -1,0 +1,670 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""train.py: data in all its forms, both stages, interruptions."""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+import pytest
+import torch
+from datasets import Dataset, Features, Image, List, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+
+from fila import FilaDataCollator, train
+from fila.processing_fila import SequenceTooLongError
+from fila.train import TrainingError, check_row, decode_image, find_checkpoint, make_dataset, read_row
+from helpers import (
+    ROOT,
+    SMOLLM2_GGUF,
+    chat,
+    chat_inputs,
+    random_image,
+    tiny_model,
+    tiny_processor,
+)
+
+KINDS = ("invoice", "letter", "menu", "chart")
+QUESTION = "What is this?"
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A tiny FILA as it is before training: its fusion is the identity."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_model(trained=False).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
+def draw_document(kind, seed):
+    """A small picture of a kind of document, of one of three shapes."""
+    rng = random.Random(f"{kind}{seed}")
+    height, width = rng.choice([(90, 140), (140, 90), (120, 120)])
+    image = PIL.Image.new("RGB", (width, height), tuple(rng.randint(225, 255) for _ in range(3)))
+    draw = PIL.ImageDraw.Draw(image)
+    ink = tuple(rng.randint(0, 80) for _ in range(3))
+    font = PIL.ImageFont.truetype(
+        Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", rng.randint(7, 9)
+    )
+
+    def word():
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 8)))
+
+    if kind == "invoice":
+        draw.line((width - 34, 8, width - 34, height - 8), fill=ink)
+        for y in range(8, height - 8, 12):
+            draw.line((6, y, width - 6, y), fill=ink)
+            draw.text((8, y + 1), word(), font=font, fill=ink)
+            draw.text((width - 30, y + 1), f"{rng.uniform(1, 99):.2f}", font=font, fill=ink)
+    elif kind == "letter":
+        for y in range(20, height - 10, 9):
+            draw.text((10, y), " ".join(word() for _ in range(6))[: width // 6], font=font, fill=ink)
+    elif kind == "menu":
+        draw.rectangle((4, 4, width - 5, height - 5), outline=ink, width=2)
+        for y in range(12, height - 14, 14):
+            draw.text((width / 2, y), word(), font=font, fill=ink, anchor="ma")
+    else:
+        draw.line((8, 10, 8, height - 10, width - 8, height - 10), fill=ink)
+        step = (width - 20) / rng.randint(3, 6)
+        for left in range(10, width - 20, round(step)):
+            draw.rectangle((left, rng.randint(20, height - 30), left + step - 4, height - 10), fill=ink)
+    return image
+
+
+def write_documents(folder, count, first_seed=0):
+    """LLaVA data: `count` documents, the kinds in turn. Returns the JSON file."""
+    folder.mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        kind = KINDS[number % len(KINDS)]
+        draw_document(kind, first_seed + number).save(folder / f"{number}.png")
+        turns = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": kind}]
+        rows.append({"id": number, "image": f"{number}.png", "conversations": turns})
+    (folder / "documents.json").write_text(json.dumps(rows))
+    return folder / "documents.json"
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    return write_documents(tmp_path_factory.mktemp("documents") / "train", 20)
+
+
+def llava(*turns, image=None):
+    row = {} if image is None else {"image": image}
+    roles = ("human", "gpt")
+    return row | {"conversations": [{"from": roles[n % 2], "value": text} for n, text in enumerate(turns)]}
+
+
+def parse(*arguments, model=".", data="none.json", output="unused"):
+    base = ["--model_name_or_path", model, "--train_data", data, "--output_dir", output, "--use_cpu"]
+    return train.parse_arguments([str(argument) for argument in (*base, *arguments)])
+
+
+def run(model, data, output, *arguments, recipe=None):
+    """Trains in this process."""
+    options = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", *arguments]
+    options += ["--model_name_or_path", model, "--train_data", data, "--output_dir", output]
+    options = ([ROOT / "recipes" / recipe] if recipe else []) + options
+    return train.train(*train.parse_arguments([str(option) for option in options]))
+
+
+# Rows
+
+
+def test_llava_rows():
+    example = read_row(llava("<image>\nWhat?", "A cup.", "And <image>?", "Two.", image=["a.png", "b.png"]), "/data")
+    assert example["messages"] == [
+        {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A cup."}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "And "},
+                {"type": "image", "text": None},
+                {"type": "text", "text": "?"},
+            ],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "Two."}]},
+    ]
+    assert example["images"] == [{"bytes": None, "path": "/data/a.png"}, {"bytes": None, "path": "/data/b.png"}]
+
+
+def test_chat_rows():
+    image, answer = {"bytes": b"png", "path": None}, {"role": "assistant", "content": "A cup."}
+    items = [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]
+    for content in (items, "<image>What?", "What?"):  # items, the placeholder, and TRL's way: images come first
+        example = read_row({"messages": [{"role": "user", "content": content}, answer], "images": [image]})
+        assert example["messages"][0]["content"] == items
+        assert example["images"] == [image]
+    inline = [{"type": "image", "path": "/a.png"}, {"type": "text", "text": "What?"}]
+    example = read_row({"messages": [{"role": "user", "content": inline}, answer]})
+    assert example["messages"][0]["content"] == items
+    assert example["images"] == [{"bytes": None, "path": "/a.png"}]
+
+
+def test_a_literal_placeholder_in_a_chat_without_images_is_text():
+    row = {"messages": [{"role": "user", "content": "What is <image>?"}, {"role": "assistant", "content": "A tag."}]}
+    assert read_row(row)["messages"][0]["content"] == [{"type": "text", "text": "What is <image>?"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "answer": "b"}, r"neither 'messages' nor 'conversations', only .*'answer', 'prompt'"),
+        (llava("Hi", "Ho", "Hi"), "has the roles user, assistant, user; .* take turns"),
+        ({"conversations": [{"from": "gpt", "value": "x"}]}, "has the roles assistant"),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "turn of 'bot'; allowed are human"),
+        ({"conversations": []}, "has the roles none"),
+        (llava("<image>\nHi", "Ho"), "has 1 places for images .* but 0 images"),
+        (llava("Hi", "Ho", image="a.png"), "has 0 places for images .* but 1 images"),
+        (llava("Hi", " \n"), "has an empty answer"),
+        (llava("<image>Hi", "Ho", image=7), "has an image of int"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "item of type 'video'"),
+    ],
+)
+def test_broken_rows_say_what_is_wrong(row, message):
+    with pytest.raises(ValueError, match=message):
+        read_row(row)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(20, 300), width=st.integers(20, 300), orientation=st.sampled_from([1, 3, 6, 8]), text=st.text()
+)
+def test_checked_length_is_the_length_of_the_batch(height, width, orientation, text, processor):
+    exif = PIL.Image.Exif()
+    exif[train.EXIF_ORIENTATION] = orientation
+    file = io.BytesIO()
+    random_image(height, width).save(file, "JPEG", exif=exif)
+    row = {"messages": chat(text, answer="x" + text), "images": [{"bytes": file.getvalue(), "path": None}]}
+    row["messages"][0]["content"].append({"type": "image"})
+    collator = FilaDataCollator(processor)
+    found = check_row(row, collator)
+    example = read_row(row)
+    images = [decode_image(image) for image in example["images"]]
+    batch = collator([{"messages": example["messages"], "images": images}])
+    assert found == {"length": batch["input_ids"].shape[1], "problem": ""}
+    assert batch["image_sizes"].tolist() == [[width, height] if orientation > 4 else [height, width]]
+
+
+# Length
+
+
+@settings(max_examples=40, deadline=None)
+@given(max_length=st.integers(20, 400), words=st.integers(0, 60), answer=st.integers(1, 200), late=st.booleans())
+def test_text_is_cut_and_images_are_not(max_length, words, answer, late, processor):
+    image = random_image(56, 112)
+    messages = chat(*([image] if not late else []), "word " * words, *([image] if late else []), answer="so " * answer)
+    whole = FilaDataCollator(processor)([{"messages": messages}])
+    ids, labels = whole["input_ids"][0].tolist(), whole["labels"][0].tolist()
+    num_image_tokens = ids.count(processor.image_token_id)
+    collator = FilaDataCollator(processor, max_length=max_length)
+    try:
+        cut = collator([{"messages": messages}])
+    except SequenceTooLongError as error:
+        is_image = [token == processor.image_token_id for token in ids]
+        first_answer = next(position for position, label in enumerate(labels) if label != -100)
+        images_after = sum(is_image[first_answer:])
+        assert num_image_tokens > max_length or first_answer + 1 + images_after > max_length
+        assert f"max_length={max_length}" in str(error)
+        return
+    cut_ids = cut["input_ids"][0].tolist()
+    assert len(cut_ids) == min(len(ids), max_length)
+    assert cut_ids.count(processor.image_token_id) == num_image_tokens
+    text = [token for token in ids if token != processor.image_token_id]
+    cut_text = [token for token in cut_ids if token != processor.image_token_id]
+    assert cut_text == text[: len(cut_text)]
+    # Every label stands under its own token still.
+    for token, label in zip(cut_ids, cut["labels"][0].tolist()):
+        assert label in (-100, token)
+    assert (cut["labels"] != -100).any()
+
+
+# Datasets
+
+
+def make(processor, tmp_path, *entries, arguments=(), streaming=False, max_length=256):
+    _, data, training = parse("--max_length", max_length, *arguments, output=tmp_path / "output")
+    sources = [train.load_source(number, entry, streaming) for number, entry in enumerate(entries)]
+    collator = FilaDataCollator(processor, max_length=max_length)
+    dataset = make_dataset(sources, collator, data, training, streaming)
+    return dataset, train.SampleCollator(collator, sources)
+
+
+def write_json(path, rows):
+    path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def test_sources_of_every_kind_give_the_same_batches(processor, tmp_path, documents):
+    rows = json.loads(documents.read_text())[:4]
+    chats = {
+        "messages": [read_row(row)["messages"] for row in rows],
+        "images": [[str(documents.parent / row["image"])] for row in rows],
+    }
+    items = List({"type": Value("string"), "text": Value("string")})
+    features = Features({"messages": List({"role": Value("string"), "content": items}), "images": List(Image())})
+    dataset = Dataset.from_dict(chats, features=features)
+    dataset.save_to_disk(tmp_path / "saved")
+    dataset.to_parquet(tmp_path / "chats.parquet")
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, Dataset.from_dict(chats))))
+    entries = [
+        {"path": write_json(tmp_path / "llava.json", rows), "image_folder": str(documents.parent)},
+        str(tmp_path / "saved"),
+        str(tmp_path / "chats.parquet"),
+        str(tmp_path / "chats.jsonl"),
+    ]
+    batches = []
+    for entry in entries:
+        samples, collator = make(processor, tmp_path, entry)
+        batches.append(collator([samples[row] for row in range(4)]))
+        assert samples["length"][:] == [int(mask.sum()) for mask in batches[-1]["attention_mask"]]
+        streamed, collator = make(processor, tmp_path, entry, streaming=True)
+        streamed = sorted(streamed, key=lambda sample: sample["row"])
+        batches.append(collator(streamed))
+    for batch in batches[1:]:
+        assert batch.keys() == batches[0].keys()
+        for key, value in batches[0].items():
+            assert torch.equal(batch[key], value), key
+
+
+def test_mixture_follows_its_weights(processor, tmp_path):
+    paths = []
+    for name, count in (("a", 30), ("b", 10)):
+        rows = [llava(f"{name} {number}", "yes") for number in range(count)]
+        paths.append(write_json(tmp_path / f"{name}.json", rows))
+    plain, _ = make(processor, tmp_path, *paths)
+    assert plain["source"][:] == [0] * 30 + [1] * 10
+    entries = [{"path": path, "weight": weight} for path, weight in zip(paths, (1, 3))]
+    mixed, _ = make(processor, tmp_path, *entries)
+    counts = [mixed["source"][:].count(number) for number in (0, 1)]
+    assert counts[0] >= 30
+    assert counts[1] / counts[0] == pytest.approx(3, rel=0.35)
+    assert {row for source, row in zip(mixed["source"], mixed["row"]) if source == 0} == set(range(30))
+    streamed, collator = make(processor, tmp_path, *entries, streaming=True)
+    sources = [sample["source"] for sample in streamed]
+    assert sources.count(1) / sources.count(0) == pytest.approx(3, rel=0.35)
+    assert "labels" in collator([next(iter(streamed))])
+    with pytest.raises(TrainingError, match=r"weights of the data are \[1, None\]"):
+        make(processor, tmp_path, entries[0], paths[1])
+
+
+def bad_rows(folder):
+    random_image(60, 90).save(folder / "good.png")
+    (folder / "text.png").write_text("no image")
+    (folder / "half.png").write_bytes((folder / "good.png").read_bytes()[:-300])
+    good = llava("<image>Hi", "Ho", image="good.png")
+    return [
+        good,
+        llava("<image>Hi", "Ho", image="missing.png"),
+        llava("<image>Hi", "Ho", image="text.png"),
+        llava("<image>Hi", "Ho", image="half.png"),
+        llava("Hi", ""),
+        llava("Hi", "Ho"),
+        llava("<image>" * 40 + "Hi", "Ho", image=["good.png"] * 40),  # too long for max_length
+    ]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bad_rows_stop_the_run_or_are_listed(processor, tmp_path, streaming, capsys):
+    path = write_json(tmp_path / "data.json", bad_rows(tmp_path))
+    with pytest.raises(TrainingError, match=r"data\.json, row 1 misses its image .*missing\.png") as caught:
+        make(processor, tmp_path, path, streaming=streaming)
+    assert "row 2 has an image that cannot be read" in str(caught.value)
+    assert "row 3 has a broken image" in str(caught.value)
+    assert "row 4 has an empty answer" in str(caught.value)
+    assert "row 6" not in str(caught.value)
+    skip = ("--skip_bad_samples",)
+    samples, _ = make(processor, tmp_path, path, arguments=skip, streaming=streaming)
+    # A stream is not decoded twice: what is broken past the header comes out when the batch is made.
+    kept = [0, 3, 5] if streaming else [0, 5]
+    assert sorted(sample["row"] for sample in samples) == kept
+    listed = [json.loads(line) for line in (tmp_path / "output" / "bad_samples.jsonl").read_text().splitlines()]
+    assert sorted(entry["row"] for entry in listed) == [row for row in range(1, 5) if row not in kept]
+    if not streaming:
+        assert "2 samples; 1 left out as too long for max_length=256, 4 as bad" in capsys.readouterr().out
+
+
+def test_bad_row_far_from_the_start_is_found_before_training(processor, tmp_path):
+    rows = [llava("Hi", "Ho")] * (train.VALIDATED_ROWS + 5) + [llava("<image>Hi", "Ho", image="missing.png")]
+    with pytest.raises(TrainingError, match=f"row {train.VALIDATED_ROWS + 5} misses its image"):
+        make(processor, tmp_path, write_json(tmp_path / "data.json", rows))
+
+
+def test_image_that_breaks_in_training_is_named(processor, tmp_path):
+    random_image(60, 90).save(tmp_path / "good.png")
+    path = write_json(tmp_path / "data.json", [llava("<image>Hi", "Ho", image="good.png")])
+    samples, collator = make(processor, tmp_path, path)
+    (tmp_path / "good.png").write_bytes((tmp_path / "good.png").read_bytes()[:-300])
+    with pytest.raises(TrainingError, match=r"data\.json, row 0 has a broken image"):
+        collator([samples[0]])
+
+
+def test_data_that_is_none_is_refused(processor, tmp_path):
+    (tmp_path / "broken.json").write_text("{")
+    for entry, message in (
+        (str(tmp_path / "broken.json"), "cannot be read as a dataset"),
+        ({"path": "a.json", "wieght": 1}, "is no dataset: .* weight"),
+        (write_json(tmp_path / "long.json", [llava("<image>" * 40, "Ho", image=["a.png"] * 40)]), "row 0 misses"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            make(processor, tmp_path, entry)
+    random_image(60, 90).save(tmp_path / "a.png")
+    with pytest.raises(TrainingError, match="has 1 rows, and none of them can be trained on"):
+        make(processor, tmp_path, str(tmp_path / "long.json"))
+
+
+def test_preview_shows_what_is_learnt(model_folder, documents, tmp_path, capsys):
+    for stage in (1, 2):
+        output = tmp_path / str(stage)
+        assert run(model_folder, documents, output, "--preview", 2, "--stage", stage) == {}
+        shown = capsys.readouterr().out
+        assert f"{QUESTION}<|im_end|>\n<|im_start|>assistant\n[[letter<|im_end|>]]" in shown
+        assert f"<image x {16 if stage == 1 else 48}>" in shown or "<image x 80>" in shown
+        picture = PIL.Image.open(output / "preview" / "sample1-image0.png")
+        assert picture.size == (56, 56) if stage == 1 else picture.width > 300
+        assert not (output / "config.json").exists()
+
+
+# Options
+
+
+def test_recipes_are_read_and_overridden(tmp_path):
+    for name in ("stage1", "stage2", "tiny-stage1", "tiny-stage2"):
+        recipe = [
+            str(ROOT / "recipes" / f"{name}.yaml"),
+            "--model_name_or_path",
+            "m",
+            "--train_data",
+            "a",
+            "b",
+            "--bf16",
+        ]
+        model, data, training = train.parse_arguments([*recipe, "false", "--output_dir", "o", "--use_cpu"])
+        assert model.stage == int(name[-1])
+        assert data.train_data == ["a", "b"]
+        assert (training.remove_unused_columns, training.prediction_loss_only) == (False, True)
+        if "tiny" not in name:
+            assert training.learning_rate == {1: 1e-3, 2: 2e-5}[model.stage]
+            assert training.get_warmup_steps(1000) == 30
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model_name_or_path: m\ntrain_data:\n- {path: a.json, weight: 2}\n- b.json\n")
+    assert train.parse_arguments([str(recipe)])[1].train_data == [{"path": "a.json", "weight": 2}, "b.json"]
+    recipe.write_text("learning_rat: 1")
+    with pytest.raises(TrainingError, match="learning_rat"):
+        train.parse_arguments([str(recipe)])
+    with pytest.raises(TrainingError, match="cannot be read"):
+        train.parse_arguments([str(tmp_path / "no.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage", "3"], "--stage 3 is not 1"),
+        (["--dtype", "int8"], "--dtype int8 is not one of"),
+        (["--stage", "1", "--lora_r", "4"], "stage 1 freezes"),
+        (["--streaming"], "--max_steps"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(TrainingError, match=message):
+        parse(*arguments)
+
+
+def test_what_is_needed_must_be_given():
+    with pytest.raises(TrainingError, match="--model_name_or_path"):
+        train.parse_arguments(["--train_data", "a"])
+    with pytest.raises(TrainingError, match="--train_data"):
+        train.parse_arguments(["--model_name_or_path", "a"])
+
+
+def test_models_and_outputs_that_do_not_fit_are_refused(model_folder, documents, tmp_path):
+    with pytest.raises(TrainingError, match="holds a model already"):
+        run(model_folder, documents, model_folder)
+    with pytest.raises(TrainingError, match="is no FILA that can be loaded"):
+        run(tmp_path, documents, tmp_path / "output")
+
+
+def test_errors_end_the_program_with_a_sentence(capsys):
+    with pytest.raises(SystemExit, match="^error: Not given: --model_name_or_path"):
+        train.main([])
+
+
+def test_parts_have_their_learning_rates(tmp_path, processor):
+    options, _, args = parse(
+        "--vision_lr", 1e-6, "--fusion_lr", 1e-3, "--learning_rate", 1e-5, "--weight_decay", 0.1, "--max_steps", 1,
+        output=tmp_path,
+    )  # fmt: skip
+    model = tiny_model()
+    trainer = Trainer(model, args, processing_class=processor)
+    train.set_learning_rates(trainer, options)
+    trainer.create_optimizer_and_scheduler(1)
+    rates = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in trainer.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    expected = {
+        "model.vision_tower.vit.layers.0.mlp.fc1.weight": (1e-6, 0.1),
+        "model.vision_tower.vit.layers.0.layer_norm1.weight": (1e-6, 0.0),
+        "model.vision_tower.convnext.stem.0.weight": (1e-6, 0.1),
+        "model.vision_tower.fusion.0.linear_1.weight": (1e-3, 0.1),
+        "model.multi_modal_projector.linear_1.bias": (1e-3, 0.0),
+        "model.language_model.layers.0.mlp.up_proj.weight": (1e-5, 0.1),
+    }
+    parameters = dict(model.named_parameters())
+    assert {name: rates[id(parameters[name])] for name in expected} == expected
+    assert len(rates) == len(parameters)
+
+
+# Training
+
+
+def answer_documents(folder, documents, count):
+    """The share of documents whose kind the model in `folder` names, word for word."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    images = [PIL.Image.open(documents.parent / f"{number}.png") for number in range(count)]
+    inputs = chat_inputs(processor, [chat(image, QUESTION) for image in images])
+    output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return sum(answer == KINDS[number % len(KINDS)] for number, answer in enumerate(answers)) / count
+
+
+@pytest.mark.slow
+def test_both_stages_from_the_recipes_learn_to_tell_documents_apart(model_folder, tmp_path):
+    data = write_documents(tmp_path / "train", 256)
+    held_out = write_documents(tmp_path / "test", 64, first_seed=10_000)
+    stage1, stage2 = tmp_path / "stage1", tmp_path / "stage2"
+    evaluation = ("--eval_data", held_out, "--eval_strategy", "steps", "--eval_steps", 1000, "--eval_on_start", "true")
+    run(model_folder, data, stage1, *evaluation, recipe="tiny-stage1.yaml")
+    metrics = run(stage1, data, stage2, *evaluation, recipe="tiny-stage2.yaml")
+
+    def losses(folder):
+        state = json.loads((max(folder.glob("checkpoint-*")) / "trainer_state.json").read_text())
+        return [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+
+    at_start, after_stage1 = losses(stage1)[0], losses(stage2)[0]
+    after_stage2 = metrics["eval_loss"]
+    assert after_stage1 < at_start - 0.03  # the decoder is random and frozen: there is little that stage 1 can do
+    assert after_stage2 < after_stage1 / 10
+    untrained, trained = (answer_documents(folder, held_out, 64) for folder in (model_folder, stage2))
+    assert untrained == 0
+    assert trained >= 0.45  # chance is 0.25
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, stage1))
+    trains = ("model.vision_tower.fusion.", "model.multi_modal_projector.")
+    assert all(
+        torch.equal(before[name], after[name]) != name.startswith(trains) for name in before if "bias" not in name
+    )
+    card = (stage2 / "README.md").read_text()
+    assert "| stage | 2 (everything) |" in card
+    assert f"| evaluation loss | {after_stage2:.4f} |" in card
+    assert (stage2 / "loss.png").exists()
+    assert len(list(stage2.glob("checkpoint-*"))) == 1  # save_total_limit
+    logged = json.loads((stage2 / "checkpoint-300" / "trainer_state.json").read_text())["log_history"][5]
+    assert logged["samples_per_second"] > 0
+    assert logged["train_tokens_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_stage_1_on_smollm2_lowers_the_loss_and_leaves_the_frozen_parts_alone(documents, tmp_path):
+    assemble = [sys.executable, ROOT / "convert_weights.py", "--vision", "none:tiny", "--convnext", "none:tiny"]
+    start = tmp_path / "start"
+    subprocess.run([*assemble, "--text", SMOLLM2_GGUF, "--output", start, "--no-verify"], check=True)
+    arguments = ["--max_steps", 20, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4, "--logging_steps", 1]
+    run(start, documents, tmp_path / "end", "--stage", 1, "--max_length", 128, *arguments)
+    state = json.loads((tmp_path / "end" / "checkpoint-20" / "trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "end"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(train.FUSION_PREFIXES) for name in changed)
+
+
+RESUME = ["--stage", "2", "--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--learning_rate", "1e-3"]
+RESUME += ["--train_sampling_strategy", "group_by_length", "--save_steps", "1", "--save_total_limit", "3"]
+RESUME += ["--use_cpu", "--report_to", "none", "--logging_steps", "1", "--dataloader_num_workers", "1"]
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_to_the_same_weights(model_folder, documents, tmp_path):
+    command = [sys.executable, ROOT / "train.py", "--model_name_or_path", model_folder, "--train_data", documents]
+    straight, killed = ([*command, "--output_dir", tmp_path / name, *RESUME] for name in ("straight", "killed"))
+    subprocess.run(straight, check=True, capture_output=True)
+    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while find_checkpoint(tmp_path / "killed")[0] is None or not (tmp_path / "killed" / "checkpoint-7").exists():
+        assert process.poll() is None  # ten steps in all; killed while the seventh is being saved, or soon after
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "config.json").exists()
+    checkpoint, _ = find_checkpoint(tmp_path / "killed")
+    assert int(checkpoint.name.split("-")[1]) in (6, 7, 8, 9)
+    resumed = subprocess.run(killed, check=True, capture_output=True, text=True)
+    assert f"Going on from {checkpoint}" in resumed.stdout
+    expected, actual = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "killed"))
+    for name, tensor in expected.items():
+        assert torch.equal(actual[name], tensor), name
+    assert sorted(path.name for path in (tmp_path / "killed").glob("checkpoint-*")) == [
+        "checkpoint-10",
+        "checkpoint-8",
+        "checkpoint-9",
+    ]
+
+
+def test_half_written_checkpoints_are_not_taken(tmp_path):
+    def write(step, state, rng=True):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+        if rng:
+            (folder / "rng_state.pth").touch()
+        return folder
+
+    def whole(step):
+        return json.dumps({"global_step": step, "log_history": []})
+
+    assert find_checkpoint(tmp_path / "nothing") == (None, [])
+    good = [write(2, whole(2)), write(10, whole(10))]
+    bad = [write(11, None), write(12, whole(12)[:-4]), write(13, whole(12)), write(14, whole(14), rng=False)]
+    write("best", None)
+    assert find_checkpoint(tmp_path) == (good[1], bad)
+    assert find_checkpoint(tmp_path, world_size=2)[0] is None
+
+
+def test_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(model_folder, documents, tmp_path):
+    arguments = ["--stage", 1, "--learning_rate", 1e30, "--per_device_train_batch_size", 2, "--max_steps", 8]
+    arguments += ["--max_grad_norm", 0, "--lr_scheduler_type", "constant"]
+    with pytest.raises(TrainingError, match=r"The loss of step \d is (nan|inf).*documents\.json, row \d+;") as caught:
+        run(model_folder, documents, tmp_path / "output", *arguments)
+    (path,) = (tmp_path / "output").glob("bad_batch_step*_rank0.pt")
+    assert str(path) in str(caught.value)
+    saved = torch.load(path)
+    assert len(saved["samples"]) == len(saved["inputs"]["input_ids"]) == 2
+    assert AutoModelForImageTextToText.from_pretrained(model_folder, trust_remote_code=True)(**saved["inputs"]).loss > 0
+    assert not (tmp_path / "output" / "config.json").exists()
+
+
+def test_lora_is_merged_as_peft_merges_it(tmp_path, processor):
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    options, _, _ = parse("--lora_r", 4, "--lora_alpha", 6)
+    model = tiny_model()
+    names = set(model.state_dict())
+    model.set_training_stage(2)
+    train.add_lora(model, options)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any(".vit." in name for name in trained)
+    assert {name.split(".")[-3] for name in trained if "language_model" in name} == {"lora_A", "lora_B"}
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1)
+    assert not isinstance(model, PeftModel)
+    merged = train.merge_lora(model.state_dict(), options)
+    assert set(merged) == names
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            torch.testing.assert_close(merged[f"{name}.weight"], module.base_layer.weight.data)
+
+
+def test_lora_run_exports_a_plain_model(model_folder, documents, tmp_path):
+    arguments = ["--lora_r", 4, "--max_steps", 2, "--learning_rate", 1e-2, "--per_device_train_batch_size", 2]
+    run(model_folder, documents, tmp_path / "output", *arguments, "--save_strategy", "no")
+    before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, tmp_path / "output"))
+    assert before.keys() == after.keys()
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-4) <= 4
+    assert not torch.equal(after[name], before[name])
+    embeddings = "model.language_model.embed_tokens.weight"
+    assert torch.equal(after[embeddings], before[embeddings])
+
+
+def test_streamed_mixture_trains(model_folder, documents, tmp_path):
+    text = write_json(tmp_path / "text.json", [llava(f"What is {n}?", f"{n}, a number.") for n in range(9)])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model_name_or_path: {model_folder}\nstreaming: true\nmax_steps: 3\nper_device_train_batch_size: 4\n"
+        f"train_data:\n- {{path: {documents}, weight: 1}}\n- {{path: {text}, weight: 1}}\n"
+        f"report_to: none\nuse_cpu: true\noutput_dir: {tmp_path / 'output'}\nlogging_steps: 1\nsave_strategy: 'no'\n"
+    )
+    metrics = train.train(*train.parse_arguments([str(recipe)]))
+    assert 5 < metrics["train_loss"] < 9
+    assert (tmp_path / "output" / "model.safetensors").exists()
