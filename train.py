@@ -333,8 +333,9 @@ def decode_image(image):
 def get_image_size(image):
     """`tuple[int, int]`: height and width as the processor will see them, read from the header."""
     with open_image(image) as opened:
-        is_turned = opened.getexif().get(EXIF_ORIENTATION, 1) > 4
-        return opened.size if is_turned else opened.size[::-1]
+        # A PNG without EXIF before its pixels would be read whole in search of it.
+        exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
+        return opened.size if exif.get(EXIF_ORIENTATION, 1) > 4 else opened.size[::-1]
 
 
 def check_row(row, collator, image_folder="", decode=False):
@@ -754,6 +755,8 @@ def export(trainer, processor, model_options, data_options, dtype, metrics):
     if model_options.lora_r:
         state_dict = merge_lora(state_dict, model_options)
     state_dict = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state_dict.items()}
+    if model.config.tie_word_embeddings:
+        state_dict.pop("lm_head.weight", None)  # a copy by now, which would be saved beside the embeddings
     model.config.dtype = dtype
     with _temporary_folder(output) as folder:
         model.save_pretrained(folder, state_dict=state_dict)
