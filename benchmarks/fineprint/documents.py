@@ -18,7 +18,7 @@ All lengths are pixels of the image, x to the right and y down.
 
 from dataclasses import dataclass, field
 
-from sources import capital_height, load_font
+from sources import capital_height, measure
 
 GAP = 1.2  # between words that belong to different blocks, in capital heights
 
@@ -46,13 +46,17 @@ class Run:
         self.ink = (left + dx, top + dy, right + dx, bottom + dy)
 
     @property
+    def box(self):
+        return self.ink
+
+    @property
     def capital_height(self):
         return self.size * capital_height(self.font)
 
 
 @dataclass
 class Panel:
-    """A filled or outlined rectangle. A colour is RGB or the name of one of the page's: ink, paper, shade, bar."""
+    """A filled or outlined rectangle. A colour is RGB, or a name: ink, paper, shade or bar."""
 
     x: float
     y: float
@@ -60,6 +64,10 @@ class Panel:
     height: float
     color: tuple | str = "ink"
     outline: float = 0.0  # width of the outline; 0: filled
+
+    @property
+    def box(self):
+        return self.x, self.y, self.x + self.width, self.y + self.height
 
     def shift(self, dx, dy):
         self.x, self.y = self.x + dx, self.y + dy
@@ -99,11 +107,10 @@ class Style:
         """A block of one run, as high as a line; with a question, the run is its answer."""
         source = self.fonts[bold]
         size = round(self.capital * scale / capital_height(source) * 4) / 4
-        font = load_font(source, size)
-        left, top, right, bottom = font.getbbox(text, anchor="ls")
+        left, top, right, bottom = measure(source, size, text)
         y = (self.pitch * scale + self.capital * scale) / 2
         run = Run(0, y, text, source, size, (left, y + top, right, y + bottom), color, question)
-        return Block(max(right, font.getlength(text)), self.pitch * scale, [run])
+        return Block(right, self.pitch * scale, [run])
 
     def rule(self, width, dashed=False):
         """A horizontal line."""
@@ -236,7 +243,7 @@ def flow(style, sections, width, height):
     """
     gutter = style.capital * style.rng.uniform(2, 4)
     gap = style.pitch * style.rng.uniform(0.3, 0.9)
-    fill = style.rng.uniform(0.6, 0.97)
+    fill = style.rng.uniform(0.35, 0.97)
     for count in range(1, 5):
         column = (width - (count - 1) * gutter) / count
         columns, current, used = [], [], 0.0
@@ -465,7 +472,7 @@ def table(style, values, width, height, template):
     if template["across"]:
         rows = [list(row) for row in zip(*rows)]
     title = text(template["title"].format(noun=noun.capitalize()), bold=True, scale=template["title_scale"])
-    natural = grid(style, rows, template["look"], width * rng.uniform(0.4, 0.95), template["right_from"])
+    natural = grid(style, rows, template["look"], width * rng.uniform(0.35, 0.95), template["right_from"])
     return _within(stack([title, natural], style.pitch * 0.3, template["align"]), width, height)
 
 
@@ -507,7 +514,7 @@ def chart(style, values, width, height, template):
 def _upright_bars(style, labels, amounts, shares, width, height, template):
     gap = style.capital * 1.0
     slot = max(max(label.width, amount.width) for label, amount in zip(labels, amounts)) + gap
-    slot = max(slot, min(slot * 1.6, width * style.rng.uniform(0.5, 0.95) / len(labels)))
+    slot = max(slot, min(slot * 1.6, width * style.rng.uniform(0.35, 0.95) / len(labels)))
     tallest = height * style.rng.uniform(0.35, 0.6)
     top = style.pitch
     out = Block(slot * len(labels), top + tallest + style.pitch)
@@ -532,7 +539,7 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
     pitch = style.pitch * style.rng.uniform(1.1, 1.6)
     first = max(label.width for label in labels) + gap
     last = 0 if template["amount"] == "inside" else max(amount.width for amount in amounts) + gap
-    longest = (width - first - last) * style.rng.uniform(0.6, 0.95)
+    longest = (width - first - last) * style.rng.uniform(0.15, 0.95)
     out = Block(first + longest + last, pitch * len(labels))
     for index, (label, amount, share) in enumerate(zip(labels, amounts, shares)):
         y = pitch * index

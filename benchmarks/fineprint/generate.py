@@ -25,32 +25,23 @@ Each question says where its answer lies on the canvas that FilaImageProcessor p
 shards, processes and the numbers of samples change nothing. Other versions of Pillow, NumPy or Faker may.
 """
 
-import importlib.metadata
 import io
-import json
 import math
-import multiprocessing
-import os
 import random
-import shutil
-import tempfile
-from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import PIL.Image
-from datasets import Dataset, Features, Image, List, Value, load_dataset
+from datasets import Features, Image, List, Value
 from documents import KINDS, TEMPLATES, DoesNotFit, Panel, Style
-from PIL import ImageChops, ImageDraw, ImageFilter
-from sources import FONTS, PHOTOS, SPLITS, Values, load_font, load_photo
-from tqdm import tqdm
-from transformers import HfArgumentParser
+from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
+from sources import FONTS, PHOTOS, Values, load_font, load_photo
 
 from fila import FilaImageProcessor
 from fila.configuration_fila import get_content_box
 
+AFFINE, BICUBIC = PIL.Image.Transform.AFFINE, PIL.Image.Resampling.BICUBIC
 # The article's canvases, in tiles.
 GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 POSITIONS = ("inside", "across")
@@ -60,6 +51,8 @@ MAX_SHARE_ACROSS = 0.85
 MIN_DISTANCE_INSIDE = 1.0
 MAX_ATTEMPTS = 200
 NUM_ATTEMPTS_AT_SIZE = 4
+# Documents are drawn in one channel, from paper to ink, and coloured last.
+SHADES = {"paper": 0, "shade": 38, "bar": 204, "ink": 255}
 MARGIN = 6.0  # between text and the edge of the image, in pixels of the canvas
 
 FEATURES = Features(
@@ -90,7 +83,9 @@ class Options:
     num_validation: int = field(default=500, metadata={"help": "Images, and questions, for validation."})
     num_test: int = field(default=2000, metadata={"help": "Images, and questions, for the test."})
     seed: int = field(default=0, metadata={"help": "Where all chance comes from."})
-    tile_size: int = field(default=336, metadata={"help": "Side of the ViT's tiles in pixels; canvases follow from it."})
+    tile_size: int = field(
+        default=336, metadata={"help": "Side of the ViT's tiles in pixels; canvases follow from it."}
+    )
     kinds: list[str] = field(default_factory=lambda: list(KINDS), metadata={"help": f"Among {', '.join(KINDS)}."})
     min_text_height: float = field(default=8.0, metadata={"help": "Smallest capitals, in pixels on the ViT's canvas."})
     max_text_height: float | None = field(
@@ -247,19 +242,19 @@ class Placement:
 
     def holds(self, marks, shift):
         """Whether all marks are in the image, with a margin, when their block is put at `shift`."""
-        boxes = [
-            (mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) if isinstance(mark, Panel) else mark.ink
-            for mark in marks
-        ]
-        points = self.to_image(np.concatenate([corners(box) for box in boxes]) + shift)
+        points = self.to_image(np.concatenate([corners(mark.box) for mark in marks]) + shift)
         margin = MARGIN / 2 * self.unit
         limit = np.array(self.image_size[::-1]) - margin
         return bool((points >= margin).all() and (points <= limit).all())
 
-    def inverse(self):
-        """The six numbers that `PIL.Image.transform` wants: from the image to the page."""
+    @property
+    def is_turned(self):
+        return not np.array_equal(self.matrix, np.eye(2))
+
+    def inverse(self, origin=(0, 0)):
+        """The six numbers that `PIL.Image.transform` wants: from the image, from this point on, to the page."""
         inverse = np.linalg.inv(self.matrix)
-        offset = self.center - inverse @ self.center
+        offset = self.center + inverse @ (origin - self.center)
         return (*inverse[0], offset[0], *inverse[1], offset[1])
 
 
@@ -369,7 +364,7 @@ def _mix(color, other, share):
 
 
 def _draw_colors(rng):
-    """Colours of a page of paper; now and then the print is pale, or light on dark."""
+    """(paper, bar, ink): now and then the print is pale, or light on dark."""
     is_dark = rng.random() < 0.15
     level = rng.uniform(15, 60) if is_dark else rng.uniform(195, 255)
     contrast = rng.uniform(110, 190) if rng.random() < 0.7 else rng.uniform(65, 110)
@@ -377,14 +372,13 @@ def _draw_colors(rng):
     sign = 1 if is_dark else -1
     ink = tuple(min(255, max(0, round(channel + sign * (contrast + rng.uniform(-12, 12))))) for channel in paper)
     tint = tuple(rng.randrange(256) for _ in range(3))
-    bar = _mix(_mix(paper, ink, 0.8), tint, 0.15)
-    return {"paper": paper, "ink": ink, "shade": _mix(paper, ink, 0.15), "bar": bar}
+    return paper, _mix(_mix(paper, ink, SHADES["bar"] / 255), tint, 0.15), ink
 
 
-def _draw_marks(image, marks, colors):
+def _draw_marks(image, marks):
     draw = ImageDraw.Draw(image)
     for mark in marks:
-        color = colors[mark.color] if isinstance(mark.color, str) else mark.color
+        color = SHADES[mark.color] if isinstance(mark.color, str) else mark.color
         if not isinstance(mark, Panel):
             draw.text((mark.x, mark.y), mark.text, fill=color, font=load_font(mark.font, mark.size), anchor="ls")
             continue
@@ -396,12 +390,38 @@ def _draw_marks(image, marks, colors):
             draw.rectangle(box, fill=color)
 
 
-def _warp(image, placement, fill):
-    if np.array_equal(placement.matrix, np.eye(2)):
-        return image
-    return image.transform(
-        image.size, PIL.Image.Transform.AFFINE, placement.inverse(), PIL.Image.Resampling.BICUBIC, fillcolor=fill
-    )
+def _draw_paper(page, rng):
+    height, width = page.placement.image_size
+    image = PIL.Image.new("L", (width, height))
+    _draw_marks(image, page.marks)
+    if page.placement.is_turned:
+        image = image.transform(image.size, AFFINE, page.placement.inverse(), BICUBIC)
+    image = _blur(image, page, rng)
+    paper, bar, ink = _draw_colors(rng)
+    return ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
+
+
+def _draw_sign(page, split, rng):
+    height, width = page.placement.image_size
+    image = _draw_photo(rng, split, (height, width))
+    layer = PIL.Image.new("RGBA", (width, height))
+    _draw_marks(layer, page.marks)
+    # Only the part that the signs take is turned.
+    boxes = [page.placement.to_image(corners(mark.box)) for mark in page.marks]
+    low = np.floor(np.min(boxes, axis=(0, 1))).astype(int) - 1
+    high = np.ceil(np.max(boxes, axis=(0, 1))).astype(int) + 1
+    if page.placement.is_turned:
+        layer = layer.transform(tuple(high - low), AFFINE, page.placement.inverse(low), BICUBIC)
+    else:
+        layer = layer.crop((*low, *high))
+    image.paste(layer, tuple(low), mask=layer)
+    return _blur(image, page, rng)
+
+
+def _blur(image, page, rng):
+    if rng.random() < 0.25:
+        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.5) * page.placement.unit))
+    return image
 
 
 @cache
@@ -419,7 +439,7 @@ def _draw_photo(rng, split, size):
     left = rng.uniform(0, photo.width - part_width)
     top = rng.uniform(0, photo.height - part_height)
     box = (left, top, left + part_width, top + part_height)
-    return photo.resize((width, height), PIL.Image.Resampling.BICUBIC, box=box)
+    return photo.resize((width, height), BICUBIC, box=box)
 
 
 def render(page, split, rng):
@@ -434,22 +454,7 @@ def render(page, split, rng):
         `PIL.Image.Image` in RGB.
     """
     height, width = page.placement.image_size
-    colors = _draw_colors(rng)
-    if page.kind == "sign":
-        photo = _draw_photo(rng, split, (height, width))
-        image = PIL.Image.new("RGB", (width, height), colors["paper"])
-        _draw_marks(image, page.marks, colors)
-        mask = PIL.Image.new("L", (width, height))
-        panels = [mark for mark in page.marks if isinstance(mark, Panel)]
-        _draw_marks(mask, [Panel(mark.x, mark.y, mark.width, mark.height, 255) for mark in panels], colors)
-        photo.paste(_warp(image, page.placement, colors["paper"]), mask=_warp(mask, page.placement, 0))
-        image = photo
-    else:
-        image = PIL.Image.new("RGB", (width, height), colors["paper"])
-        _draw_marks(image, page.marks, colors)
-        image = _warp(image, page.placement, colors["paper"])
-    if rng.random() < 0.25:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.6) * page.placement.unit))
+    image = _draw_sign(page, split, rng) if page.kind == "sign" else _draw_paper(page, rng)
     if rng.random() < 0.3:
         light = PIL.Image.new("L", (3, 3))
         light.putdata([rng.randrange(185, 256) for _ in range(9)])

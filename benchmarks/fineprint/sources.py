@@ -102,6 +102,12 @@ def capital_height(source):
     return (bottom - top) / 1000
 
 
+@lru_cache(maxsize=4096)
+def measure(source, size, text):
+    """(left, top, right, bottom) of a text's ink in pixels, seen from where its baseline begins."""
+    return load_font(source, size).getbbox(text, anchor="ls")
+
+
 @cache
 def load_photo(name):
     """A photo of `PHOTOS`, as a PIL image in RGB."""
@@ -136,8 +142,8 @@ _GOODS = _words(
     "screws shampoo soap socks soup spinach sponge spoons sugar syrup tape tea toast tofu tomatoes towels tuna turkey "
     "vanilla vinegar wafers walnuts water wine wipes wrench yeast yoghurt"
 )
-_GOODS_KINDS = (
-    "fresh red green black white dark dry big small mini soft sweet old new hot cold raw pure fine rich".split()
+_GOODS_KINDS = _words(
+    "fresh red green black white dark dry big small mini soft sweet old new hot cold raw pure fine rich"
 )
 _SHOPS = _words("Market Store Bakery Cafe Deli Books Tools Foods Garden Pharmacy Outlet Kiosk Trading Supply")
 _PLACES = _words("Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pier Bay Desk Ward")
