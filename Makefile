@@ -43,4 +43,4 @@ lint: setup
 
 test: lint $(FLOOR)/.installed
 	$(BIN)/python -m pytest $(PYTEST)
-	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST)
+	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
