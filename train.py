@@ -398,9 +398,9 @@ def make_index(source, collator, data, training):
     bad = [(row, problems[row]) for row, length in enumerate(lengths) if length < 0]
     if not data.skip_bad_samples:
         _raise_on_bad_rows(source, bad)
-    _report_bad_rows(training.output_dir, source, bad)
     num_long = sum(length == 0 for length in lengths)
-    if num_long or bad:
+    if training.process_index == 0 and (num_long or bad):
+        _report_bad_rows(training.output_dir, source, bad)
         print(
             f"{source.name}: {len(lengths) - num_long - len(bad)} samples; {num_long} left out as too long for "
             f"max_length={data.max_length}, {len(bad)} as bad (bad_samples.jsonl)"
@@ -629,25 +629,28 @@ def set_learning_rates(trainer, options):
     trainer.optimizer_cls_and_kwargs = (optimizer_class, kwargs)
 
 
-def find_checkpoint(output_dir, world_size=1):
+def find_checkpoint(output_dir):
     """The newest whole checkpoint of a run. The Trainer writes `trainer_state.json` last, so what was being written when
     a run was killed has none, or half of one.
 
     Returns:
-        `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones.
+        `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones. A whole one that no run can go on from,
+        of `--save_only_model`, is neither.
     """
     found, unfinished = [], []
     for folder in Path(output_dir).glob("checkpoint-*"):
         step = folder.name.removeprefix("checkpoint-")
         if not step.isdigit():
             continue
-        rng_files = [f"rng_state_{rank}.pth" for rank in range(world_size)] if world_size > 1 else ["rng_state.pth"]
         try:
             state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
-            is_whole = state.global_step == int(step) and all((folder / name).exists() for name in rng_files)
+            is_whole = state.global_step == int(step)
         except (OSError, ValueError, TypeError):
             is_whole = False
-        (found if is_whole else unfinished).append((int(step), folder))
+        if not is_whole:
+            unfinished.append((int(step), folder))
+        elif any(folder.glob("rng_state*.pth")):
+            found.append((int(step), folder))
     return max(found, default=(0, None))[1], [folder for _, folder in sorted(unfinished)]
 
 
@@ -881,7 +884,7 @@ def train(model_options, data_options, args):
     if model_options.vision_lr is not None or model_options.fusion_lr is not None:
         set_learning_rates(trainer, model_options)
 
-    checkpoint, unfinished = find_checkpoint(output, args.world_size)
+    checkpoint, unfinished = find_checkpoint(output)
     if trainer.is_world_process_zero():
         for folder in unfinished:
             print(f"{folder} is not whole: removed.")
