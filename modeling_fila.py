@@ -76,6 +76,18 @@ def _is_trainable(module):
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
+def _is_sharded(module):
+    """Whether the parameters of parts of `module` are spread over processes (FSDP, ZeRO-3), which must then run the same
+    parts equally often: each run gathers them."""
+    if not torch.distributed.is_available():
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    if any(isinstance(child, (FSDPModule, FullyShardedDataParallel)) for child in module.modules()):
+        return True
+    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())  # DeepSpeed's mark
+
+
 def _train_unless_frozen(module, mode):
     """Keeps a module without trainable parameters in eval mode: `requires_grad_(False)` alone leaves dropout and
     stochastic depth on. Only the flag of the layers themselves follows `mode` where they checkpoint, which frozen layers
@@ -393,8 +405,16 @@ class FilaHybridEncoder(nn.Module):
         for index, grid in enumerate(image_grids):
             groups.setdefault(grid, []).append(index)
         stage_features = [[None] * len(image_grids) for _ in aligns]
-        for (rows, columns), indices in groups.items():
+        # What other processes run more often, this one runs on a blank canvas, whose features count nothing.
+        calls = [(*group, False) for group in groups.items()]
+        if _is_sharded(self):
+            num_calls = torch.tensor(len(calls), device=high_res_pixel_values.device)
+            torch.distributed.all_reduce(num_calls, op=torch.distributed.ReduceOp.MAX)
+            calls += [((0, 0), [0], True)] * (int(num_calls) - len(calls))
+        for (rows, columns), indices, is_blank in calls:
             pieces = high_res_pixel_values[indices, : max(rows * columns, 1)].to(dtype)
+            if is_blank:
+                pieces = torch.zeros_like(pieces)
             _, _, channels, side, _ = pieces.shape
             canvas_size = max(rows, 1) * side, max(columns, 1) * side
             # images, row, column, channel, y, x -> images, channel, row y, column x; ConvNeXt is fastest channels last
@@ -406,7 +426,11 @@ class FilaHybridEncoder(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
                 stage_maps = self.convnext.forward_intermediates(canvas, intermediates_only=True)
             for stage, (align, stage_map) in enumerate(zip(aligns, stage_maps)):
-                for index, features in zip(indices, align(stage_map, (rows, columns), boxes)):
+                aligned = align(stage_map, (rows, columns), boxes)
+                if is_blank:
+                    stage_features[stage][0] = stage_features[stage][0] + 0.0 * aligned.sum()
+                    continue
+                for index, features in zip(indices, aligned):
                     stage_features[stage][index] = features
         return [torch.cat(features) for features in stage_features]
 
@@ -521,6 +545,7 @@ class FilaPreTrainedModel(PreTrainedModel):
         "CLIPVisionEmbeddings",
         "CLIPEncoderLayer",
         "ConvNeXtStage",
+        "FilaStageAlign",
         "FilaCVFM",
         "FilaChannelConcat",
         "FilaPatchInfoMining",
@@ -531,6 +556,11 @@ class FilaPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    def post_init(self):
+        super().post_init()
+        # FSDP takes this list for what it shards by itself, and refuses names that the model does not have.
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -675,7 +705,7 @@ class FilaModel(FilaPreTrainedModel):
         if image_features is not None:
             features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
-        elif self._must_touch_vision():
+        elif self._must_touch_vision(past_key_values):
             inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
 
         _train_unless_frozen(self.language_model, self.training)  # as in the hybrid encoder
@@ -695,9 +725,12 @@ class FilaModel(FilaPreTrainedModel):
             image_hidden_states=image_features,
         )
 
-    def _must_touch_vision(self):
-        """Whether a training batch without images must still run the vision parameters: in distributed training, where
-        the other processes wait for their gradients, and in stage 1, where the loss has no other gradient."""
+    def _must_touch_vision(self, past_key_values):
+        """Whether a batch without images must still run the vision: where it is sharded, because other processes wait to
+        gather it (but for what continues a cache, which none of them does with images); in distributed training, where
+        they wait for its gradients; in stage 1, where the loss has no other gradient."""
+        if _is_sharded(self.vision_tower) or _is_sharded(self.multi_modal_projector):
+            return past_key_values is None or past_key_values.get_seq_length() == 0
         if not (self.training and torch.is_grad_enabled()):
             return False
         if not (_is_trainable(self.vision_tower) or _is_trainable(self.multi_modal_projector)):
