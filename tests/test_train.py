@@ -29,6 +29,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import pytest
 import torch
+import yaml
 from datasets import Dataset, Features, Image, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -584,6 +585,65 @@ def test_killed_run_goes_on_to_the_same_weights(model_folder, documents, tmp_pat
         "checkpoint-8",
         "checkpoint-9",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_fsdp2_trains_as_one_process_does(model_folder, tmp_path, stage):
+    # One sample a process: at some steps one has an image and the other has none, or one of another grid.
+    rows = []
+    for number, size in enumerate([(60, 90), None, (120, 50), (50, 120), None, None, (120, 120), (50, 50)] * 2):
+        if size is None:
+            rows.append(llava(f"What is {number}?", f"{number}, a number."))
+            continue
+        random_image(*size, seed=number).save(tmp_path / f"{number}.png")
+        rows.append(llava("<image>What is it?", f"Picture {number}.", image=f"{number}.png"))
+    two = [f"{number}.png" for number in (0, 2)]
+    rows[3] = llava("<image><image>Which?", "Neither.", image=two)  # two grids in one batch
+    data = write_json(tmp_path / "data.json", rows)
+    options = ["--model_name_or_path", model_folder, "--train_data", data, "--eval_data", data, "--use_cpu"]
+    options += ["--stage", stage, "--learning_rate", 0.1, "--optim", "sgd", "--lr_scheduler_type", "constant"]
+    options += ["--max_steps", 8, "--save_steps", 4, "--logging_steps", 1, "--report_to", "none"]
+    options += ["--gradient_checkpointing", "true"]
+    recipe = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
+    environment = {key.upper(): str(value) for key, value in recipe["fsdp_config"].items()}
+    environment |= os.environ | {"ACCELERATE_USE_FSDP": "true"}
+    script = [ROOT / "tests" / "train_sharded.py", *options, "--per_device_train_batch_size", 1, "--ddp_backend", "gloo"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *script]
+
+    def run_sharded(output):
+        command = [str(part) for part in (*launch, "--output_dir", output)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    alone, sharded, resumed = (tmp_path / name for name in ("alone", "sharded", "resumed"))
+    train.train(*train.parse_arguments([*map(str, options), "--output_dir", str(alone), "--per_device_train_batch_size", "2"]))
+    run_sharded(sharded)
+    (resumed / "checkpoint-4").parent.mkdir()
+    (sharded / "checkpoint-4").rename(resumed / "checkpoint-4")
+    assert "Going on from" in run_sharded(resumed)
+
+    def read(folder):
+        log = json.loads((folder / "checkpoint-8" / "trainer_state.json").read_text())["log_history"]
+        steps = [(entry["loss"], entry["grad_norm"]) for entry in log if "loss" in entry]
+        return steps, json.loads((folder / "all_results.json").read_text())["eval_loss"]
+
+    expected_steps, expected_loss = read(alone)
+    assert len(expected_steps) == 8
+    for folder in (sharded, resumed):
+        assert (folder / "checkpoint-8" / "pytorch_model_fsdp_0").is_dir()  # it was sharded
+        steps, loss = read(folder)
+        assert steps == [pytest.approx(step, rel=1e-3) for step in expected_steps]
+        assert loss == pytest.approx(expected_loss, rel=1e-4)
+    states = [
+        AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).state_dict()
+        for folder in (alone, sharded, resumed, model_folder)
+    ]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-5)
+        assert torch.equal(states[2][name], states[1][name]), name
+    assert any(not torch.equal(tensor, states[3][name]) for name, tensor in states[0].items())
 
 
 def test_half_written_checkpoints_are_not_taken(tmp_path):
