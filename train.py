@@ -45,6 +45,7 @@ import yaml
 from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
 from datasets import load_from_disk as load_saved_dataset
 from huggingface_hub import ModelCard, ModelCardData
+from torch.distributed.fsdp import FSDPModule
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -755,6 +756,8 @@ def export(trainer, processor, model_options, data_options, dtype, metrics):
         return
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    # FSDP2 put a class of its own in front, and the folder would carry that class's code.
+    model.__class__ = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
     if model_options.lora_r:
         state_dict = merge_lora(state_dict, model_options)
     state_dict = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state_dict.items()}

@@ -608,7 +608,14 @@ def test_fsdp2_trains_as_one_process_does(model_folder, tmp_path, stage):
     recipe = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
     environment = {key.upper(): str(value) for key, value in recipe["fsdp_config"].items()}
     environment |= os.environ | {"ACCELERATE_USE_FSDP": "true"}
-    script = [ROOT / "tests" / "train_sharded.py", *options, "--per_device_train_batch_size", 1, "--ddp_backend", "gloo"]
+    script = [
+        ROOT / "tests" / "train_sharded.py",
+        *options,
+        "--per_device_train_batch_size",
+        1,
+        "--ddp_backend",
+        "gloo",
+    ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *script]
 
     def run_sharded(output):
@@ -618,7 +625,9 @@ def test_fsdp2_trains_as_one_process_does(model_folder, tmp_path, stage):
         return done.stdout
 
     alone, sharded, resumed = (tmp_path / name for name in ("alone", "sharded", "resumed"))
-    train.train(*train.parse_arguments([*map(str, options), "--output_dir", str(alone), "--per_device_train_batch_size", "2"]))
+    train.train(
+        *train.parse_arguments([*map(str, options), "--output_dir", str(alone), "--per_device_train_batch_size", "2"])
+    )
     run_sharded(sharded)
     (resumed / "checkpoint-4").parent.mkdir()
     (sharded / "checkpoint-4").rename(resumed / "checkpoint-4")
@@ -636,6 +645,8 @@ def test_fsdp2_trains_as_one_process_does(model_folder, tmp_path, stage):
         steps, loss = read(folder)
         assert steps == [pytest.approx(step, rel=1e-3) for step in expected_steps]
         assert loss == pytest.approx(expected_loss, rel=1e-4)
+    code = {path.name for path in alone.glob("*.py")}
+    assert "modeling_fila.py" in code and {path.name for path in sharded.glob("*.py")} == code
     states = [
         AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).state_dict()
         for folder in (alone, sharded, resumed, model_folder)
