@@ -16,7 +16,7 @@
 python train.py recipes/stage1.yaml --model_name_or_path fila-llama3-8b --train_data pretrain.json --output_dir stage1
 python train.py recipes/stage2.yaml --model_name_or_path stage1 --train_data instruct.json --output_dir stage2
 python train.py recipes/stage2.yaml --model_name_or_path stage1 --train_data instruct.json --preview 4
-accelerate launch train.py recipes/stage2.yaml ...
+accelerate launch --config_file recipes/accelerate/fsdp2.yaml train.py recipes/stage2.yaml ...
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides. All options of
 TrainingArguments are there. A run that was interrupted goes on from its last whole checkpoint when it is started again.
