@@ -162,7 +162,7 @@ class FilaConfig(PreTrainedConfig):
     """
 
     model_type = "fila"
-    keys_to_ignore_at_inference = ["past_key_values", "image_hidden_states"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "image_hidden_states"]
     sub_configs = {"vision_config": AutoConfig, "convnext_config": FilaConvNextConfig, "text_config": AutoConfig}
 
     vision_config: dict | PreTrainedConfig | None = None

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import timm
 import torch
 from torch import nn
-from transformers import AutoModel, Cache, CLIPPreTrainedModel, CLIPVisionConfig, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, CLIPPreTrainedModel, CLIPVisionConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
 from transformers.utils import can_return_tuple
 
@@ -34,6 +34,8 @@ from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, get_content_box
 
 # What `generate` hands to the first forward pass only.
 IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
+# transformers 5.24 renamed `past_key_values` to `cache`, in the arguments and outputs of decoders.
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 # Side of the sub-region of ConvNeXt cells that a token attends to in "cross_attention": 4x4 cells at stride 8 (ours;
 # Mini-Gemini uses 8x8 at stride 4, on four times fewer tokens).
 CELLS_PER_TOKEN = 4
@@ -52,23 +54,14 @@ class FilaModelOutputWithPast(BaseModelOutputWithPast):
 
 
 @dataclass
-class FilaCausalLMOutputWithPast(ModelOutput):
-    """Output of [`FilaForConditionalGeneration`].
+class FilaCausalLMOutputWithPast(CausalLMOutputWithPast):
+    """Output of [`FilaForConditionalGeneration`]: what every causal model of transformers returns, and the images.
 
     Args:
-        loss (`torch.Tensor` of shape `()`, *optional*): next-token loss, when `labels` are given.
-        logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`, *optional*): `None` when skipped.
-        past_key_values (`Cache`, *optional*): the decoder's cache.
-        hidden_states (`tuple[torch.Tensor]`, *optional*): of the decoder.
-        attentions (`tuple[torch.Tensor]`, *optional*): of the decoder.
-        image_hidden_states (`tuple[torch.Tensor]`, *optional*): the projected visual tokens of each image.
+        image_hidden_states (`tuple[torch.Tensor]`, *optional*): the projected visual tokens of each image, each of shape
+            (number of tokens, hidden size of the text model).
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor] | None = None
-    attentions: tuple[torch.Tensor] | None = None
     image_hidden_states: tuple[torch.Tensor] | None = None
 
 
@@ -550,7 +543,7 @@ class FilaPreTrainedModel(PreTrainedModel):
         "FilaChannelConcat",
         "FilaPatchInfoMining",
     ]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -682,11 +675,13 @@ class FilaModel(FilaPreTrainedModel):
         inputs_embeds=None,
         use_cache=None,
         mm_encoder_outputs=None,
+        cache=None,
         **kwargs,
     ):
         """Text with images through the decoder. See [`FilaForConditionalGeneration.forward`] for the arguments."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        cache = past_key_values if cache is None else cache
         image_outputs = (mm_encoder_outputs or {}).get("image")
         if pixel_values is not None and image_outputs is not None:
             raise ValueError("Pass pixel_values or mm_encoder_outputs with images already encoded, not both.")
@@ -705,7 +700,7 @@ class FilaModel(FilaPreTrainedModel):
         if image_features is not None:
             features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
-        elif self._must_touch_vision(past_key_values):
+        elif self._must_touch_vision(cache):
             inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
 
         _train_unless_frozen(self.language_model, self.training)  # as in the hybrid encoder
@@ -713,24 +708,24 @@ class FilaModel(FilaPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{CACHE: cache},
             **kwargs,
         )
         return FilaModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=image_features,
         )
 
-    def _must_touch_vision(self, past_key_values):
+    def _must_touch_vision(self, cache):
         """Whether a batch without images must still run the vision: where it is sharded, because other processes wait to
         gather it (but for what continues a cache, which none of them does with images); in distributed training, where
         they wait for its gradients; in stage 1, where the loss has no other gradient."""
         if _is_sharded(self.vision_tower) or _is_sharded(self.multi_modal_projector):
-            return past_key_values is None or past_key_values.get_seq_length() == 0
+            return cache is None or cache.get_seq_length() == 0
         if not (self.training and torch.is_grad_enabled()):
             return False
         if not (_is_trainable(self.vision_tower) or _is_trainable(self.multi_modal_projector)):
@@ -814,6 +809,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         logits_to_keep=0,
         skip_logits=None,
         mm_encoder_outputs=None,
+        cache=None,
         **kwargs,
     ):
         """
@@ -828,11 +824,12 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             image_grids (`torch.Tensor` of shape `(N, 2)`, *optional*): rows and columns of tiles.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 0 for padding.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): positions.
-            past_key_values (`Cache`, *optional*): of the decoder.
+            past_key_values (`Cache`, *optional*): of the decoder; `cache` is the same, and what transformers calls it from
+                5.24 on. The output has it under the name of the version in use.
             inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*): in place of
                 `input_ids`.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): -100 is ignored.
-            use_cache (`bool`, *optional*): whether to return `past_key_values`.
+            use_cache (`bool`, *optional*): whether to return the decoder's cache.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): compute only the last logits (0: all), or
                 those at these positions.
             skip_logits (`bool`, *optional*): compute logits only where a label counts, and return none. With thousands of
@@ -860,6 +857,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
+            cache=cache,
             return_dict=True,
             **kwargs,
         )
@@ -886,7 +884,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         return FilaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,

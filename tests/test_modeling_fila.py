@@ -26,7 +26,7 @@ from torch import nn
 from transformers import CLIPVisionModel, LlamaForCausalLM, Trainer, TrainingArguments
 
 from fila import FilaConfig, FilaDataCollator, FilaForConditionalGeneration
-from fila.modeling_fila import _area_weights
+from fila.modeling_fila import CACHE, _area_weights
 from helpers import (
     FUSION_TYPES,
     GRIDS,
@@ -517,6 +517,23 @@ def test_generation_without_cache_equals_with_cache(batch):
     assert torch.equal(model.generate(**batch, **kwargs, use_cache=False), model.generate(**batch, **kwargs))
 
 
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_cache_continues_under_its_old_and_its_new_name(batch, name):
+    model = tiny_model()
+    token = torch.tensor([[7]] * len(batch["input_ids"]))
+    mask = nn.functional.pad(batch["attention_mask"], (0, 1), value=1)
+    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        cache = model(**batch, position_ids=positions[:, :-1], use_cache=True)[CACHE]
+        length = cache.get_seq_length()
+        step = {"input_ids": token, "attention_mask": mask, "position_ids": positions[:, -1:]}
+        logits = model(**step, **{name: cache}).logits
+        whole = {**batch, "input_ids": torch.cat([batch["input_ids"], token], dim=1), "attention_mask": mask}
+        expected = model(**whole, position_ids=positions).logits[:, -1:]
+    assert cache.get_seq_length() == length + 1
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_compiled_decoder_gives_the_same_logits(batch):
     model = tiny_model()
@@ -536,8 +553,9 @@ def test_one_decoding_step_compiles_without_graph_breaks(batch):
         mask = nn.functional.pad(batch["attention_mask"], (0, 1), value=1)
         step = {"input_ids": token, "attention_mask": mask, "position_ids": mask.sum(dim=-1, keepdim=True) - 1}
         compiled = torch.compile(model.forward, backend="aot_eager", fullgraph=True)
-        actual = compiled(**step, past_key_values=prefill.past_key_values).logits
-        expected = model(**step, past_key_values=model(**batch, use_cache=True).past_key_values).logits
+        cache, same_cache = (output[CACHE] for output in (prefill, model(**batch, use_cache=True)))
+        actual = compiled(**step, **{CACHE: cache}).logits
+        expected = model(**step, **{CACHE: same_cache}).logits
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
