@@ -881,8 +881,8 @@ def train(model_options, data_options, args):
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=processor,
-        callbacks=[TrainingProgress()],
     )
+    trainer.callback_handler.callbacks.insert(0, TrainingProgress())  # before those that report what it adds
     guard.trainer = trainer
     if model_options.vision_lr is not None or model_options.fusion_lr is not None:
         set_learning_rates(trainer, model_options)

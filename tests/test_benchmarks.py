@@ -93,6 +93,23 @@ def test_train_memory_counts_exactly_on_the_cpu(run_benchmark):
     assert peak_bytes(step, "cpu") == 1500
 
 
+def test_train_step_gives_both_sides_the_same_tiles_and_text(run_benchmark):
+    first, second = run_benchmark("train_step", "--text-length", "20", "--batch-size", "2")
+    assert [row["stage"] for row in (first, second)] == [1, 2]
+    tokens = 16  # of a view
+    assert (first["fila_tokens"], first["llava_next_tokens"]) == (tokens + 20, 2 * tokens + 4 + 20)
+    assert (second["fila_tokens"], second["llava_next_tokens"]) == (5 * tokens + 20, 5 * tokens + 8 + 20)
+    for row in (first, second):
+        assert row["speed_ratio"] == pytest.approx(row["fila_samples_per_s"] / row["llava_next_samples_per_s"])
+        for side in ("fila", "llava_next"):
+            assert row[f"{side}_peak_with_state_mib"] > row[f"{side}_peak_mib"] > 0
+    # AdamW remembers two values of each parameter that it trains.
+    states = [row["fila_peak_with_state_mib"] - row["fila_peak_mib"] for row in (first, second)]
+    parameters = first["parameters"] * 4 / 2**20
+    assert states[1] == pytest.approx(3 * parameters, rel=1e-3)
+    assert parameters < states[0] < 1.5 * parameters
+
+
 def test_convert_measures_the_memory_of_the_command_alone(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     run = runpy.run_path(str(ROOT / "benchmarks" / "convert.py"), run_name="convert")["run"]

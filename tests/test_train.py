@@ -657,6 +657,42 @@ def test_fsdp2_trains_as_one_process_does(model_folder, tmp_path, stage):
     assert any(not torch.equal(tensor, states[3][name]) for name, tensor in states[0].items())
 
 
+@pytest.mark.slow
+def test_trl_trains_a_fila_folder_unmodified(model_folder, tmp_path):
+    from trl import SFTConfig, SFTTrainer
+
+    rows = {"messages": [], "images": []}
+    for number in range(8):
+        answer = {"role": "assistant", "content": f"Picture {number}."}
+        rows["messages"].append([{"role": "user", "content": "What is this?"}, answer])
+        rows["images"].append([random_image(60 + 10 * number, 90, seed=number)] * (number % 4 < 3))  # some have none
+    features = Features(
+        {"messages": List({"role": Value("string"), "content": Value("string")}), "images": List(Image())}
+    )
+    arguments = SFTConfig(
+        output_dir=str(tmp_path),
+        trust_remote_code=True,
+        max_steps=8,
+        per_device_train_batch_size=4,
+        learning_rate=5e-3,
+        logging_steps=1,
+        assistant_only_loss=True,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+    )
+    trainer = SFTTrainer(str(model_folder), arguments, train_dataset=Dataset.from_dict(rows, features=features))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0] - 0.8
+    trainer.save_model(tmp_path / "trained")
+    trained = AutoModelForImageTextToText.from_pretrained(tmp_path / "trained", trust_remote_code=True)
+    before = load_file(model_folder / "model.safetensors")
+    changed = {name for name, tensor in trained.state_dict().items() if not torch.equal(tensor, before[name])}
+    for part in (*train.VISION_PREFIXES, *train.FUSION_PREFIXES, "model.language_model."):
+        assert any(name.startswith(part) for name in changed), part
+
+
 def test_half_written_checkpoints_are_not_taken(tmp_path):
     def write(step, state, rng=True):
         folder = tmp_path / f"checkpoint-{step}"
