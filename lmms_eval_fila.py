@@ -1,0 +1,107 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""FILA as a model of lmms-eval, which knows TextVQA, DocVQA, ChartQA and many more.
+
+pip install -e ".[evaluate]" lmms_eval
+lmms-eval --model fila --model_args pretrained=stage2 --tasks textvqa_val,docvqa_val,chartqa --batch_size 8
+
+lmms-eval finds the model by the entry point of this package. Any model that evaluate.py takes may be given; `dtype` and
+`attn_implementation` are further arguments. In a clone, use this command and not `python -m lmms_eval`: there evaluate.py would
+hide the package `evaluate` that lmms-eval imports.
+"""
+
+from accelerate import PartialState
+from lmms_eval.api.model import lmms
+from lmms_eval.models.registry_v2 import ModelManifest
+from lmms_eval.protocol import ChatMessages
+from lmms_eval.utils import Collator
+from tqdm import tqdm
+
+from fila.evaluate import EvaluationArguments, generate, load_model, make_inputs
+
+MANIFEST = ModelManifest("fila", chat_class_path="fila.lmms_eval_fila.Fila")
+MAX_NEW_TOKENS = 1024  # where a task says nothing
+
+
+class Fila(lmms):
+    """Answers the requests of lmms-eval.
+
+    Args:
+        pretrained (`str`): a folder or Hub id, as for evaluate.py.
+        batch_size (`int`, *optional*, defaults to 1): requests that are answered together, on each process.
+        device (`str`, *optional*): the one that accelerate gives the process if not given.
+        dtype (`str`, *optional*, defaults to `"auto"`), attn_implementation (`str`, *optional*): of the model.
+        max_batch_size (`int`, *optional*): lmms-eval passes it; not used.
+
+    Raises:
+        EvaluationError: it is no vision-language model, or the device cannot hold it.
+    """
+
+    is_simple = False  # takes conversations
+
+    def __init__(
+        self, pretrained, batch_size=1, device=None, dtype="auto", attn_implementation=None, max_batch_size=None
+    ):
+        super().__init__()
+        self.device = PartialState().device if device is None else device
+        self.batch_size = int(batch_size)
+        self.model, self.processor = load_model(
+            EvaluationArguments(pretrained, dtype=dtype, device=self.device, attn_implementation=attn_implementation)
+        )
+
+    def generate_until(self, requests):
+        """
+        Returns:
+            `list[str]`: answers in the order of the requests, cut before the first of the task's stop texts.
+        """
+        # The arguments of a request: text, function from a row to messages, settings, row, task, split.
+        collator = Collator(
+            [request.args for request in requests], lambda args: -len(args[0]), lambda args: args[2], True
+        )
+        answers = []
+        with tqdm(total=len(requests), disable=self.rank != 0) as progress:
+            for batch in collator.get_batched(n=self.batch_size):
+                conversations = [
+                    ChatMessages(messages=to_messages(self.task_dict[task][split][row])).to_hf_messages()
+                    for _, to_messages, _, row, task, split in batch
+                ]
+                settings = batch[0][2]
+                texts = generate(
+                    self.model, self.processor, make_inputs(self.processor, conversations), **_to_kwargs(settings)
+                )
+                stops = settings.get("until") or []
+                for arguments, text in zip(batch, texts):
+                    for stop in [stops] if isinstance(stops, str) else stops:
+                        text = text.split(stop)[0].strip() if stop else text
+                    answers.append(text)
+                    self.cache_hook.add_partial("generate_until", (arguments[0], settings), text)
+                progress.update(len(batch))
+        return collator.get_original(answers)
+
+    def loglikelihood(self, requests):
+        raise NotImplementedError("FILA generates answers; tasks that need likelihoods are not supported.")
+
+    def generate_until_multi_round(self, requests):
+        raise NotImplementedError("FILA answers single questions; tasks of several rounds are not supported.")
+
+
+def _to_kwargs(settings):
+    """Settings of a task as arguments of `generate`: greedy unless there is a temperature."""
+    kwargs = {
+        "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
+        "num_beams": settings.get("num_beams", 1),
+    }
+    if settings.get("temperature"):
+        kwargs |= {"do_sample": True, "temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}
+    return kwargs
