@@ -16,15 +16,13 @@
 All lengths are pixels of the image, x to the right and y down.
 """
 
+import math
 from dataclasses import dataclass, field
 
-from sources import capital_height, measure
+from fineprint_sources import DoesNotFit, capital_height, mean_advance, measure
 
+ONE_LINE = ("justified", "leader", "value_first", "inline")  # the ways to put a label and a value beside each other
 GAP = 1.2  # between words that belong to different blocks, in capital heights
-
-
-class DoesNotFit(Exception):
-    """The page is too small for this layout; another draw may fit."""
 
 
 @dataclass
@@ -48,6 +46,12 @@ class Run:
     @property
     def box(self):
         return self.ink
+
+    @property
+    def band(self):
+        """The ink between the baseline and the top of the capitals: without it, nothing can be read."""
+        left, top, right, bottom = self.ink
+        return left, max(top, self.y - self.capital_height), right, min(bottom, self.y)
 
     @property
     def capital_height(self):
@@ -93,20 +97,32 @@ class Style:
     """How one document looks, and makers of its smallest blocks.
 
     Args:
-        fonts (`tuple[str, str]`): regular and bold font, as in `sources.FONTS`.
+        fonts (`tuple[str, str]`): regular and bold font, as in `fineprint_sources.FONTS`.
         capital (`float`): height of capitals of ordinary text, in pixels.
+        width (`float`): of the page, in pixels.
+        tightness (`float`): from 0, all that looks well, to 1, as little space and text as possible.
         rng (`random.Random`): where all chance comes from.
     """
 
-    def __init__(self, fonts, capital, rng):
-        self.fonts, self.capital, self.rng = fonts, capital, rng
-        self.pitch = capital * rng.uniform(1.7, 2.4)
+    def __init__(self, fonts, capital, width, tightness, rng):
+        self.fonts, self.capital, self.tightness, self.rng = fonts, capital, tightness, rng
+        self.widest = width  # of what is laid out now: the page or one of its columns
+        self.pitch = capital * self.tighten(rng.uniform(1.7, 2.4), 1.55)
         self.rule_width = max(1.0, capital * rng.uniform(0.08, 0.14))
+
+    @property
+    def character(self):
+        """Mean width of a character, in pixels."""
+        return self.capital / capital_height(self.fonts[0]) * mean_advance(self.fonts[0])
+
+    def tighten(self, value, tightest):
+        """A value between itself and its tightest form."""
+        return value + (tightest - value) * self.tightness
 
     def text(self, text, question=None, bold=False, scale=1.0, color="ink"):
         """A block of one run, as high as a line; with a question, the run is its answer."""
         source = self.fonts[bold]
-        size = round(self.capital * scale / capital_height(source) * 4) / 4
+        size = math.ceil(self.capital * scale / capital_height(source) * 4) / 4
         left, top, right, bottom = measure(source, size, text)
         y = (self.pitch * scale + self.capital * scale) / 2
         run = Run(0, y, text, source, size, (left, y + top, right, y + bottom), color, question)
@@ -121,9 +137,22 @@ class Style:
         block.marks = [Panel(x, y, dash if dashed else width, self.rule_width) for x in xs]
         return block
 
+    def text_at_most(self, width, text, question=None, bold=False, scale=1.0):
+        """The same, but of ordinary size where it would be wider than this."""
+        block = self.text(text, question, bold, scale)
+        return block if block.width <= width or scale <= 1 else self.text(text, question, bold)
+
+    def title(self, text, scale):
+        """A title, which is broken into lines where the page or column is too narrow."""
+        block = self.text(text, bold=True, scale=scale)
+        if block.width <= self.widest:
+            return block
+        return paragraph(self, [self.text(word, bold=True) for word in text.split()], self.widest)
+
     def labelled(self, label, value):
-        """A label and its value on one line."""
-        return beside([self.text(label), value], self.capital * 0.9)
+        """A label and its value on one line, or, where it is too short, the value alone."""
+        label, gap = self.text(label), self.capital * 0.9
+        return beside([label, value], gap) if label.width + gap + value.width <= self.widest else value
 
 
 def stack(blocks, gap=0.0, align=0.0, width=0.0):
@@ -152,12 +181,22 @@ def pairs(style, rows, how, width):
 
     Args:
         how (`str`): "justified", "leader" (dots between), "value_first", "inline", "stacked" (value below), "boxed" (value
-            in a frame below), "underlined" (value on a line below).
+            in a frame below), "underlined" (value on a line below). Where a line is too short for both, the value is below
+            the label, at the right or indented, or above it if it comes first.
     """
     gap = style.capital * GAP
+    if how in ("justified", "leader"):
+        naturals = [label.width + gap + value.width for label, value in rows]
+        width = max([width] + [natural for natural in naturals if natural <= style.widest])
     lines = []
     for label, value in rows:
-        if how in ("justified", "leader", "value_first"):
+        if how in ONE_LINE and label.width + gap + value.width > style.widest:
+            first, second = (value, label) if how == "value_first" else (label, value)
+            line = Block(max(width, first.width, second.width), first.height + second.height)
+            indent = min(gap, style.widest - second.width) if how in ("inline", "value_first") else math.inf
+            line.add(first, 0, 0).add(second, max(0, min(indent, line.width - second.width)), first.height)
+            lines.append(line)
+        elif how in ("justified", "leader", "value_first"):
             left, right = (value, label) if how == "value_first" else (label, value)
             natural = left.width + gap + right.width
             line = Block(max(width, natural), max(left.height, right.height))
@@ -184,6 +223,12 @@ def pairs(style, rows, how, width):
     return stack(lines, style.capital * (0.6 if how in ("stacked", "boxed", "underlined") else 0.0))
 
 
+def _measure_columns(style, rows):
+    """Space beside the cells of a grid, and the least widths of its columns."""
+    pad = style.capital * style.tighten(0.8, 0.35)
+    return pad, [max(row[index].width for row in rows) + 2 * pad for index in range(len(rows[0]))]
+
+
 def grid(style, rows, look, width, right_from=1):
     """Rows of cells, the first row the head.
 
@@ -192,8 +237,7 @@ def grid(style, rows, look, width, right_from=1):
             (every other row shaded), "plain".
         right_from (`int`): columns from this one on are aligned on the right.
     """
-    pad = style.capital * 0.8
-    columns = [max(row[index].width for row in rows) + 2 * pad for index in range(len(rows[0]))]
+    pad, columns = _measure_columns(style, rows)
     slack = max(0.0, width - sum(columns)) / len(columns)
     columns = [column + slack for column in columns]
     row_height = style.pitch * (1.25 if look in ("frame", "rules") else 1.1)
@@ -215,12 +259,21 @@ def grid(style, rows, look, width, right_from=1):
     return out
 
 
+def ledger(style, head, rows, look, width):
+    """A grid of two columns, whose rows become pairs where the page is too narrow."""
+    cells = [[style.text(name, bold=True) for name in head], *rows]
+    if sum(_measure_columns(style, cells)[1]) <= style.widest:
+        return grid(style, cells, look, width)
+    return pairs(style, rows, "justified", width)
+
+
 def paragraph(style, pieces, width):
     """Text that is broken into lines; a piece is a string, or a block that is not broken."""
     words = []
     for piece in pieces:
         words += [style.text(word) for word in piece.split()] if isinstance(piece, str) else [piece]
     space = style.capital * 0.55
+    width = style.tighten(width, style.widest)
     lines, line, used = [], [], 0.0
     for word in words:
         if line and used + word.width > width:
@@ -232,43 +285,55 @@ def paragraph(style, pieces, width):
 
 
 def flow(style, sections, width, height):
-    """Flows sections into as few equal columns as hold them.
+    """Flows sections into as few columns as hold them.
 
     Args:
-        sections (`list[Callable]`): each gets the width it should fill and returns a block, which may be wider; a section
-            is called once for each number of columns that is tried.
+        sections (`list[Callable]`): each gets the width it should fill and returns a block, which may be wider, up to
+            `style.widest`; a section is called for each column that is tried.
 
     Raises:
         DoesNotFit: no number of columns does.
     """
     gutter = style.capital * style.rng.uniform(2, 4)
-    gap = style.pitch * style.rng.uniform(0.3, 0.9)
+    gap = style.pitch * style.tighten(style.rng.uniform(0.3, 0.9), 0.15)
     fill = style.rng.uniform(0.35, 0.97)
     for count in range(1, 5):
-        column = (width - (count - 1) * gutter) / count
-        columns, current, used = [], [], 0.0
-        for block in [section(column * fill) for section in sections]:
-            if block.width > column or block.height > height:
-                break
-            if current and used + block.height > height:
-                columns.append(stack(current, gap))
-                current, used = [], 0.0
-            current.append(block)
-            used += block.height + gap
-        else:
-            columns.append(stack(current, gap))
-            if len(columns) <= count:
-                out = Block(0, max(column.height for column in columns))
-                for block in columns:
-                    out.add(block, out.width + (gutter if out.width else 0), 0)
-                    out.width += block.width + (gutter if out.width else 0)
-                return out
+        # Not equal, or the middle of a full page would never be crossed by text.
+        shares = [style.rng.uniform(1, 1.7) for _ in range(count)]
+        widths = [(width - (count - 1) * gutter) * share / sum(shares) for share in shares]
+        if columns := _fill_columns(style, sections, widths, height, fill, gap):
+            columns = [stack(blocks, gap) for blocks in columns]
+            out = Block(0, max(column.height for column in columns))
+            for column in columns:
+                left = out.width + gutter if out.width else 0
+                out.add(column, left, 0)
+                out.width = left + column.width
+            return out
     raise DoesNotFit
+
+
+def _fill_columns(style, sections, widths, height, fill, gap):
+    """Lists of blocks, one for each column that is needed, or `None`."""
+    columns, used = [[]], 0.0
+    for section in sections:
+        while True:
+            style.widest = widths[len(columns) - 1]
+            block = section(style.widest * fill)
+            if block.width <= style.widest and used + block.height <= height:
+                columns[-1].append(block)
+                used += block.height + gap
+                break
+            if not columns[-1] or len(columns) == len(widths):
+                return None
+            columns.append([])
+            used = 0.0
+    return columns
 
 
 def _num_lines(style, width, height):
     """Lines of text that a page of this size holds, in columns if it is wide."""
-    return int(height / style.pitch) * max(1, round(width / height))
+    num_columns = 1 if style.rng.random() < style.tightness else max(1, round(width / height))
+    return int(height / style.pitch * style.tighten(1, 0.6)) * num_columns
 
 
 def _total(values, prices):
@@ -303,7 +368,7 @@ def receipt(style, values, width, height, template):
     name_scale = rng.choice([1.0, 1.2, 1.4])
 
     def head(column):
-        blocks = [text(shop, "What is the name of the shop?", bold=True, scale=name_scale)]
+        blocks = [style.text_at_most(style.widest, shop, "What is the name of the shop?", True, name_scale)]
         if num_lines > 10:
             blocks.append(text(street, "What is the address of the shop?"))
         if num_lines > 8:
@@ -323,7 +388,7 @@ def receipt(style, values, width, height, template):
             for name, price in zip(goods, prices)
         ]
         if template["items"] in GRID_LOOKS:
-            return grid(style, [[text("Item", bold=True), text("Price", bold=True)], *rows], template["items"], column)
+            return ledger(style, ("Item", "Price"), rows, template["items"], column)
         block = pairs(style, rows, template["items"], column)
         if not template["rule"]:
             return block
@@ -332,7 +397,8 @@ def receipt(style, values, width, height, template):
 
     def foot(column):
         look = {"bold": True, "scale": template["total_scale"]}
-        row = (text(template["total"], **look), text(total, "What is the total?", **look))
+        value = style.text_at_most(style.widest, total, "What is the total?", **look)
+        row = (style.text_at_most(style.widest, template["total"], **look), value)
         return pairs(style, [row], template["foot"], column)
 
     order = {"head": head, "meta": meta, "items": items, "foot": foot}
@@ -371,7 +437,7 @@ def form(style, values, width, height, template):
     colon = template["colon"]
 
     def head(column):
-        return stack([text(title, bold=True, scale=template["title_scale"])], align=template["align"], width=column)
+        return stack([style.title(title, template["title_scale"])], align=template["align"], width=column)
 
     def section(label, value, question):
         return lambda column: pairs(
@@ -429,11 +495,9 @@ def letter(style, values, width, height, template):
         goods = [values.one("goods") for _ in range(count)]
 
         def invoice(column):
-            rows = [[text("Position", bold=True), text("Amount", bold=True)]]
-            for name, price in zip(goods, prices):
-                rows.append([text(name), text(price, f"What is the amount for {name}?")])
+            rows = [[text(name), text(price, f"What is the amount for {name}?")] for name, price in zip(goods, prices)]
             rows.append([text("Sum", bold=True), text(total, "What is the sum of the invoice?", bold=True)])
-            return grid(style, rows, template["invoice"], column)
+            return ledger(style, ("Position", "Amount"), rows, template["invoice"], column)
 
         facts = [invoice]
     order = {"address": [address], "meta": [meta], "body": facts, "sign": [sign]}
@@ -449,18 +513,27 @@ ROWS = {
 }
 
 
+def _draw_rows(style, values, width, num_cells, count):
+    """What the rows are, what may be counted of them, and their names, short enough for a part of the width."""
+    length = int(width / num_cells / style.character)
+    noun = style.rng.choice(list(ROWS)) if length > 15 else "person"
+    kind, measures = ROWS[noun]
+    make = getattr(values, kind)
+    names = [values.draw(make, lambda name: len(name) <= max(6, length)) for _ in range(count)]
+    return noun, measures, names
+
+
 def table(style, values, width, height, template):
     """A grid of numbers, with a title."""
     rng, text = style.rng, style.text
-    noun = rng.choice(list(ROWS))
-    kind, measures = ROWS[noun]
-    cell = style.capital * 6.5
+    cell = style.capital * style.tighten(6.5, 5.5)
     num_columns = rng.randint(1, max(1, min(5, int(width / cell) - 2)))
     num_rows = rng.randint(2, max(2, min(12, int(height / style.pitch / 1.25) - 3)))
     if template["across"]:
-        num_columns, num_rows = min(len(measures), num_rows), max(2, min(num_columns, 4))
+        num_columns, num_rows = min(6, num_rows), max(2, min(num_columns, 4))
+    num_cells = num_rows + 1 if template["across"] else (num_columns + 3) / 2
+    noun, measures, names = _draw_rows(style, values, width, num_cells, num_rows)
     columns = rng.sample(measures, num_columns)
-    names = [values.one(kind) for _ in range(num_rows)]
     rows = [[text(noun.capitalize(), bold=True), *(text(column, bold=True) for column in columns)]]
     for name in names:
         numbers = [values.one("price" if column in ("Price", "Rent") else "number") for column in columns]
@@ -471,7 +544,7 @@ def table(style, values, width, height, template):
         rows.append(row)
     if template["across"]:
         rows = [list(row) for row in zip(*rows)]
-    title = text(template["title"].format(noun=noun.capitalize()), bold=True, scale=template["title_scale"])
+    title = style.title(template["title"].format(noun=noun.capitalize()), template["title_scale"])
     natural = grid(style, rows, template["look"], width * rng.uniform(0.35, 0.95), template["right_from"])
     return _within(stack([title, natural], style.pitch * 0.3, template["align"]), width, height)
 
@@ -479,20 +552,18 @@ def table(style, values, width, height, template):
 def chart(style, values, width, height, template):
     """Bars with their names and values."""
     rng, text = style.rng, style.text
-    noun = rng.choice(list(ROWS))
-    kind, measures = ROWS[noun]
     low = rng.choice([100, 1000])
     is_flat = template["flat"]
-    slot = style.pitch * 1.3 if is_flat else style.capital * 7
+    slot = style.pitch * 1.3 if is_flat else style.capital * style.tighten(7, 6)
     room = (height - 3 * style.pitch if is_flat else width) / slot
     count = rng.randint(2, max(2, min(8, int(room))))
-    names = [values.one(kind) for _ in range(count)]
     numbers = [values.draw(lambda: str(rng.randrange(low, 10 * low))) for _ in range(count)]
     # The longest and the shortest bar can be told from the next ones.
     ordered = sorted(map(int, numbers))
     step = 5 * low / 10
     if ordered[-1] - ordered[-2] < step or ordered[1] - ordered[0] < step:
         raise DoesNotFit
+    noun, measures, names = _draw_rows(style, values, width, 2 if is_flat else count, count)
     words = ("longest", "shortest") if is_flat else ("highest", "lowest")
     labels, amounts = [], []
     for name, number in zip(names, numbers):
@@ -502,9 +573,8 @@ def chart(style, values, width, height, template):
         elif int(number) == ordered[0]:
             question = f"Which {noun} has the {words[1]} bar?"
         labels.append(text(name, question))
-        is_inside = template["amount"] == "inside"
-        amounts.append(text(number, f"What is the value of {name}?", color="paper" if is_inside else "ink"))
-    title = text(f"{rng.choice(measures)} by {noun}", bold=True, scale=template["title_scale"])
+        amounts.append(text(number, f"What is the value of {name}?"))
+    title = style.title(f"{rng.choice(measures)} by {noun}", template["title_scale"])
     draw = _flat_bars if is_flat else _upright_bars
     bars = draw(style, labels, amounts, [int(number) / ordered[-1] for number in numbers], width, height, template)
     blocks = [bars, title] if template["title_below"] else [title, bars]
@@ -525,9 +595,8 @@ def _upright_bars(style, labels, amounts, shares, width, height, template):
         center, bar = slot * (index + 0.5), max(amount.width + gap / 2, slot * template["bar"])
         y = top + tallest * (1 - share)
         out.marks.append(Panel(center - bar / 2, y, bar, tallest * share, "bar"))
-        inside = template["amount"] == "inside"
-        if inside and tallest * share < amount.height:
-            raise DoesNotFit
+        inside = template["amount"] == "inside" and tallest * share >= amount.height
+        amount.marks[0].color = "paper" if inside else "ink"
         out.add(amount, center - amount.width / 2, y if inside else y - amount.height)
         out.add(label, center - label.width / 2, top + tallest)
     out.marks.append(Panel(0, top + tallest, out.width, style.rule_width))
@@ -539,7 +608,9 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
     pitch = style.pitch * style.rng.uniform(1.1, 1.6)
     first = max(label.width for label in labels) + gap
     last = 0 if template["amount"] == "inside" else max(amount.width for amount in amounts) + gap
-    longest = (width - first - last) * style.rng.uniform(0.15, 0.95)
+    longest = (width - first - last) * style.tighten(style.rng.uniform(0.15, 0.95), 0.95)
+    if longest < 2 * style.capital:
+        raise DoesNotFit
     out = Block(first + longest + last, pitch * len(labels))
     for index, (label, amount, share) in enumerate(zip(labels, amounts, shares)):
         y = pitch * index
@@ -547,12 +618,12 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
         thick = max(pitch * template["bar"], style.capital * 1.5)
         out.marks.append(Panel(first, y + (pitch - thick) / 2, max(length, 0), thick, "bar"))
         x = first + length + gap / 2
-        if template["amount"] == "inside":
-            x = first + length - amount.width - gap / 2
-            if x < first:
-                raise DoesNotFit
+        if template["amount"] == "inside" and length > amount.width + gap:
+            x -= amount.width + gap
+            amount.marks[0].color = "paper"
         elif template["amount"] == "column":
             x = out.width - amount.width
+        out.width = max(out.width, x + amount.width)
         out.add(amount, x, y + (pitch - amount.height) / 2)
         label_x = first - gap - label.width if template["label_right"] else 0
         out.add(label, label_x, y + (pitch - label.height) / 2)
@@ -715,7 +786,7 @@ TEMPLATES = {
             address_align=[0.5, 0, 1],
             meta=["justified", "leader", "underlined"],
             date=["Written on", "Date of issue", "Sent on"],
-            reference=["Ref. no.", "Account", "Case"],
+            reference=["Ref. no.", "Reference no.", "Ref"],
             bold_fact=[False, False, True],
             closing=["Regards", "With thanks", "Yours truly"],
             invoice=[None, "head", None],

@@ -21,7 +21,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import PIL.Image
-from faker import Faker
+from faker.providers.address.en_US import Provider as AddressProvider
+from faker.providers.job.en_US import Provider as JobProvider
+from faker.providers.lorem.en_US import Provider as LoremProvider
+from faker.providers.person.en_US import Provider as PersonProvider
 from PIL import ImageFont
 
 SPLITS = ("train", "validation", "test")
@@ -109,6 +112,13 @@ def measure(source, size, text):
 
 
 @cache
+def mean_advance(source):
+    """Mean width of a letter or digit, in em."""
+    characters = string.ascii_lowercase + string.digits
+    return load_font(source, 1000).getlength(characters) / len(characters) / 1000
+
+
+@cache
 def load_photo(name):
     """A photo of `PHOTOS`, as a PIL image in RGB."""
     with PIL.Image.open(_package_folder("skimage") / "data" / name) as photo:
@@ -121,15 +131,17 @@ def split_of(value):
     return {0: "test", 1: "validation"}.get(share, "train")
 
 
-@lru_cache(maxsize=1)
-def _faker():
-    return Faker("en_US")
-
-
 def _words(text):
     return text.split()
 
 
+# Faker's lists, without its weights: drawing by weight would take most of the time.
+_FIRST_NAMES, _SURNAMES = tuple(PersonProvider.first_names), tuple(PersonProvider.last_names)
+_CITY_PREFIXES, _CITY_SUFFIXES = AddressProvider.city_prefixes, AddressProvider.city_suffixes
+_JOBS = tuple(job.split(",")[0] for job in JobProvider.jobs)
+_WORD_LIST = LoremProvider.word_list
+_STREETS = _words("Street Road Lane Way Hill Row Park Drive Avenue Court Place Square Path Gate Green Walk")
+_MAILS = _words("gmail.com yahoo.com hotmail.com mail.com post.net")
 # Letters and digits that no font draws alike.
 _CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
 _CODE_DIGITS = "2345679"
@@ -150,18 +162,21 @@ _PLACES = _words("Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pie
 _MONTHS = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 
 
+class DoesNotFit(Exception):
+    """The page is too small for this layout; another draw may fit."""
+
+
 class Values:
     """Draws the values of one document: they belong to its split, differ, and none is part of another.
 
     Args:
         split (`str`): one of `SPLITS`.
         rng (`random.Random`): where all chance comes from.
+        max_length (`int`, *optional*): most characters of a value.
     """
 
-    def __init__(self, split, rng):
-        self.split, self.rng = split, rng
-        self.faker = _faker()
-        self.faker.seed_instance(rng.getrandbits(32))
+    def __init__(self, split, rng, max_length=100):
+        self.split, self.rng, self.max_length = split, rng, max_length
         self.used = []
         self.currency = rng.choice(["", "", "$", "€", "£"])
         self.date_format = rng.randrange(3)
@@ -171,13 +186,13 @@ class Values:
         """Draws with `make()` until the value may be used.
 
         Raises:
-            ValueError: none was found: what `make` draws from is too small.
+            DoesNotFit: none was found: what `make` draws from is too small, or its values are too long.
         """
-        for _ in range(5000):
+        for _ in range(500):
             value = make()
-            if self.admits(value) and accept(value):
+            if len(value) <= self.max_length and self.admits(value) and accept(value):
                 return self.take(value)
-        raise ValueError(f"Found no unused value for the split {self.split!r}; the last one tried was {value!r}.")
+        raise DoesNotFit
 
     def admits(self, value):
         """Whether a value may still be used."""
@@ -221,25 +236,27 @@ class Values:
         return f"{self.rng.randrange(24):02}:{self.rng.randrange(60):02}"
 
     def person(self):
-        return f"{self.faker.first_name()} {self.faker.last_name()}"
+        return f"{self.rng.choice(_FIRST_NAMES)} {self.surname()}"
 
     def surname(self):
-        return self.faker.last_name()
+        return self.rng.choice(_SURNAMES)
 
     def city(self):
-        return self.faker.city()
+        if self.rng.random() < 0.5:
+            return f"{self.rng.choice(_CITY_PREFIXES)} {self.rng.choice(_FIRST_NAMES)}"
+        return self.surname() + self.rng.choice(_CITY_SUFFIXES)
 
     def street(self):
-        return f"{self.faker.street_name()} {self.rng.randrange(1, 300)}"
+        return f"{self.surname()} {self.rng.choice(_STREETS)} {self.rng.randrange(1, 300)}"
 
     def job(self):
-        return self.faker.job().split(",")[0]
+        return self.rng.choice(_JOBS)
 
     def email(self):
-        return f"{self.faker.first_name()}.{self.rng.randrange(10, 99)}@{self.faker.free_email_domain()}".lower()
+        return f"{self.rng.choice(_FIRST_NAMES)}.{self.rng.randrange(10, 99)}@{self.rng.choice(_MAILS)}".lower()
 
     def shop(self):
-        return f"{self.faker.last_name()} {self.rng.choice(_SHOPS)}"
+        return f"{self.surname()} {self.rng.choice(_SHOPS)}"
 
     def goods(self):
         return f"{self.rng.choice(_GOODS_KINDS)} {self.rng.choice(_GOODS)}".capitalize()
@@ -248,8 +265,8 @@ class Values:
         return f"{self.rng.choice(_PLACES)} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
 
     def words(self):
-        return f"{self.faker.word()} {self.faker.word()}".capitalize()
+        return f"{self.rng.choice(_WORD_LIST)} {self.rng.choice(_WORD_LIST)}".capitalize()
 
     def sentence(self):
         """Filler; not a value, so not unique."""
-        return self.faker.sentence(nb_words=8)
+        return " ".join(self.rng.choices(_WORD_LIST, k=8)).capitalize() + "."
