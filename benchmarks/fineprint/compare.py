@@ -1,0 +1,420 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The four fusion strategies side by side: same data, steps, ViT, decoder and seeds, both stages, one test.
+
+    python benchmarks/fineprint/compare.py recipes/fineprint/small.yaml --output_dir build/compare
+    python benchmarks/fineprint/compare.py recipes/fineprint/small.yaml --output_dir build/compare --budget 500
+
+The recipe says everything else: the documents (`data`, options of make_fineprint.py), the networks (`base`, any FILA, or `model`,
+changes to the default checkpoint's config, random or with `pretraining`, see pretrain.py), what train.py does (`stage1`, `stage2`)
+and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in a folder of its own, `cvfm-seed0`, through train.py itself.
+
+Started again, it goes on where it was: what is whole is kept, a stage that was interrupted goes on from its last checkpoint.
+With `--budget` it stops by itself after so many seconds, which suits machines that are lent for minutes.
+
+The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match,
+averaged over the seeds; intervals of 95 % come from a bootstrap over the questions, and do not cover what other seeds would
+give.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from matplotlib.figure import Figure
+from scipy.stats import bootstrap
+from transformers import AutoProcessor, GenerationConfig
+
+from fila import FilaConfig, FilaForConditionalGeneration
+from fila.configuration_fila import FUSION_TYPES
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = {"data", "model", "base", "pretraining", "stage1", "stage2", "evaluation"}
+KEYS |= {"seeds", "fusion_types", "text_height_edges"}
+GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # the article's canvases, in tiles
+COLUMNS = ("position", "text_height", "kind")  # of the dataset, by which accuracies are given
+POSITIONS = ("inside", "across")
+NAMES = {
+    "none": "tiles alone (LLaVA-NeXT)",
+    "cross_attention": "cross-attention (Mini-Gemini)",
+    "channel_concat": "channel concatenation",
+    "cvfm": "CVFM (FILA)",
+}
+
+
+class ComparisonError(Exception):
+    """Something that the user can mend; the message says how."""
+
+
+def read_recipe(path):
+    """Reads a recipe and fills in what it leaves out.
+
+    Returns:
+        `dict` with the keys `KEYS`.
+
+    Raises:
+        ComparisonError: it cannot be read, or has unknown keys or values.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ComparisonError(f"The recipe {path} cannot be read: {error}") from error
+    if not isinstance(recipe, dict) or set(recipe) - KEYS:
+        raise ComparisonError(f"The recipe {path} is no mapping with the keys {', '.join(sorted(KEYS))}.")
+    recipe = {"data": {}, "model": {}, "base": None, "evaluation": {}, "seeds": [0], **recipe}
+    recipe = {"fusion_types": list(FUSION_TYPES), "text_height_edges": [10, 12, 16], **recipe}
+    unknown = set(recipe["fusion_types"]) - set(FUSION_TYPES)
+    if unknown:
+        raise ComparisonError(f"fusion_types has {sorted(unknown)}; allowed are {', '.join(FUSION_TYPES)}.")
+    for stage in ("stage1", "stage2"):
+        if "max_steps" not in recipe.get(stage, {}):
+            raise ComparisonError(
+                f"The recipe {path} does not say max_steps in {stage}: all strategies get equal steps."
+            )
+    if recipe["base"] is not None and recipe["model"]:
+        raise ComparisonError(
+            "The recipe has a base and a model: the sizes of the networks come from one or the other."
+        )
+    return recipe
+
+
+def load_model(folder):
+    """`FilaForConditionalGeneration`: from a folder, in float32."""
+    return FilaForConditionalGeneration.from_pretrained(folder, dtype="float32")
+
+
+def make_random(recipe, seed):
+    """A random FILA of the default checkpoint's config with the recipe's changes, and a processor of its geometry.
+
+    Returns:
+        `tuple[FilaForConditionalGeneration, FilaProcessor]`
+    """
+    size = recipe["data"].get("tile_size", 336)
+    fields = FilaConfig.from_pretrained(ROOT).to_dict()
+    fields["vision_config"]["image_size"] = size
+    for key, value in recipe["model"].items():
+        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+    torch.manual_seed(seed)
+    model = FilaForConditionalGeneration(FilaConfig(**{**fields, "dtype": "float32"}))
+    model.generation_config = GenerationConfig.from_pretrained(ROOT)
+    processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
+    processor.image_processor.size = {"height": size, "width": size}
+    processor.image_processor.image_grid_pinpoints = [[rows * size, columns * size] for rows, columns in GRIDS]
+    return model, processor
+
+
+def make_start(recipe, base, fusion_type, seed, folder):
+    """Writes the model that training starts from: the networks of a base, or random ones, and an untrained fusion. But for
+    the fusion, a seed gives all strategies the same.
+
+    Args:
+        recipe (`dict`): from [`read_recipe`].
+        base (`str` or `Path`, *optional*): a FILA.
+        fusion_type (`str`): the strategy.
+        seed (`int`): of all that is random.
+        folder (`Path`): to write.
+    """
+    if base is None:
+        shared, processor = make_random(recipe, seed)
+    else:
+        shared, processor = load_model(base), AutoProcessor.from_pretrained(base, trust_remote_code=True)
+    torch.manual_seed(seed)
+    model = FilaForConditionalGeneration(FilaConfig(**{**shared.config.to_dict(), "fusion_type": fusion_type}))
+    names = {name for name in model.state_dict() if ".fusion." not in name}
+    model.load_state_dict({name: shared.state_dict()[name] for name in names}, strict=False)
+    model.generation_config = shared.generation_config
+    processor.image_processor.do_high_res = fusion_type != "none"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+class Runner:
+    """Runs scripts one after the other, as long as the budget lasts.
+
+    Args:
+        budget (`float`, *optional*): seconds from now on.
+    """
+
+    def __init__(self, budget=None):
+        self.end = None if budget is None else time.monotonic() + budget
+
+    def __call__(self, script, *arguments):
+        """
+        Raises:
+            subprocess.TimeoutExpired: the budget is used up; the script was stopped.
+            ComparisonError: the script failed.
+        """
+        left = None if self.end is None else max(self.end - time.monotonic(), 0.1)
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        print(f"> {script} {' '.join(map(str, arguments))}", flush=True)
+        # A session of its own: a script that is stopped takes along what it has started.
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            process.wait(left)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        if process.returncode:
+            raise ComparisonError(
+                f"{script} failed, see above. When that is mended, start again: what is whole is kept."
+            )
+
+
+def write_start(folder, *arguments):
+    """Calls [`make_start`] for a folder that is whole or not there."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            make_start(*arguments, Path(temporary) / folder.name)
+            os.rename(Path(temporary) / folder.name, folder)
+
+
+def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
+    """Trains and evaluates one strategy with one seed, as far as it has not been done.
+
+    Args:
+        recipe (`dict`): from [`read_recipe`].
+        base (`str` or `Path`, *optional*): a FILA whose networks it starts from.
+        fusion_type (`str`), seed (`int`): the strategy and what its chance comes from.
+        data (`Path`): the documents.
+        folder (`Path`): of this strategy and seed.
+        run ([`Runner`]): runs train.py and evaluate.py.
+    """
+    start = folder / "start"
+    write_start(start, recipe, base, fusion_type, seed)
+    model = start
+    for stage in (1, 2):
+        output = folder / f"stage{stage}"
+        if not (output / "config.json").exists():
+            options = {
+                "report_to": "none",
+                "save_total_limit": 1,
+                **recipe[f"stage{stage}"],
+                "stage": stage,
+                "seed": seed,
+            }
+            options |= {"model_name_or_path": str(model), "output_dir": str(output)}
+            options["train_data"] = [str(data)]
+            stage_recipe = folder / f"stage{stage}.yaml"
+            stage_recipe.write_text(yaml.safe_dump(options))
+            run("train.py", stage_recipe)
+        for checkpoint in output.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        model = output
+    if not (folder / "evaluation").exists():
+        options = {"batch_size": 16, **recipe["evaluation"], "model_name_or_path": model, "data": data}
+        options["output_dir"] = folder / "evaluation"
+        flags = [text for key, value in options.items() for text in (f"--{key}", value)]
+        edges = ",".join(map(str, recipe["text_height_edges"]))
+        run("evaluate.py", *flags, "--group_by", "position", "kind", f"text_height:{edges}")
+
+
+def read_predictions(output, recipe):
+    """`pd.DataFrame`: `fusion_type`, `seed`, `row`, `em` and the columns `COLUMNS` of every answer of every run."""
+    parts = []
+    for fusion_type in recipe["fusion_types"]:
+        for seed in recipe["seeds"]:
+            text = (output / f"{fusion_type}-seed{seed}" / "evaluation" / "predictions.jsonl").read_text("utf-8")
+            lines = [json.loads(line) for line in text.splitlines()]
+            part = pd.DataFrame([{"row": line["row"], "em": line["em"], **line["groups"]} for line in lines])
+            parts.append(part.assign(fusion_type=fusion_type, seed=seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def mean_with_interval(values):
+    """`list[float]`: mean and both bounds of its interval of 95 %, in percent; `None` without values."""
+    values = 100 * np.asarray(values, dtype=float)
+    if len(values) < 2 or values.std() == 0:
+        return [float(values.mean())] * 3 if len(values) else None
+    found = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return [float(values.mean()), float(found.low), float(found.high)]
+
+
+def summarize(predictions, edges):
+    """Accuracies of every strategy.
+
+    Args:
+        predictions (`pd.DataFrame`): from [`read_predictions`].
+        edges (`list[float]`): of the bins of text heights, in pixels of the ViT's canvas.
+
+    Returns:
+        `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (means with bounds), `seeds` (the
+        mean of each) and, where there are tiles alone to compare with, `gain`: the difference question by question.
+    """
+    labels = [f"below {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:]))]
+    labels.append(f"{edges[-1]:g} and above")
+    cells = predictions.groupby(["fusion_type", "row"], sort=False)
+    # One value for a question, the mean over the seeds.
+    items = cells.agg({"em": "mean", **dict.fromkeys(COLUMNS, "first")}).reset_index()
+    items["text_height"] = pd.cut(items["text_height"], [-np.inf, *edges, np.inf], right=False, labels=labels)
+    summary = {}
+    for fusion_type, part in items.groupby("fusion_type", sort=False):
+        seeds = predictions[predictions["fusion_type"] == fusion_type].groupby("seed")["em"].mean()
+        summary[fusion_type] = {
+            "overall": mean_with_interval(part["em"]),
+            **{position: mean_with_interval(part["em"][part["position"] == position]) for position in POSITIONS},
+            **{
+                column: {
+                    str(name): mean_with_interval(rows["em"]) for name, rows in part.groupby(column, observed=True)
+                }
+                for column in ("text_height", "kind")
+            },
+            "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
+        }
+        base = items[items["fusion_type"] == "none"]
+        if len(base) and fusion_type != "none":
+            gain = part.set_index("row")["em"] - base.set_index("row")["em"]
+            summary[fusion_type]["gain"] = mean_with_interval(gain)
+    return summary
+
+
+def describe_runs(output, recipe, summary):
+    """Adds to the summary what the model folders and the evaluations know: parameters and time per image."""
+    for fusion_type, values in summary.items():
+        folders = [output / f"{fusion_type}-seed{seed}" for seed in recipe["seeds"]]
+        results = [json.loads((folder / "evaluation" / "results.json").read_text()) for folder in folders]
+        values["parameters"] = load_model(folders[0] / "stage2").num_parameters()
+        values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
+        values["environment"] = results[0]["environment"]
+
+
+def make_tables(recipe, summary):
+    """`str`: the results in Markdown."""
+
+    def cell(values):
+        return "" if values is None else f"{values[0]:.1f} [{values[1]:.1f}, {values[2]:.1f}]"
+
+    heights = list(dict.fromkeys(name for values in summary.values() for name in values["text_height"]))
+    kinds = list(dict.fromkeys(name for values in summary.values() for name in values["kind"]))
+    lines = [
+        "# The four fusion strategies",
+        "",
+        f"Exact match in percent, {len(recipe['seeds'])} seed(s), with 95 % intervals from a bootstrap over the questions. "
+        "Text heights are those of capitals, in pixels of the ViT's canvas.",
+        "",
+        "| strategy | all | inside a tile | across a cut | gain over tiles alone | parameters | ms per image |",
+        "|---|---|---|---|---|---:|---:|",
+    ]
+    for fusion_type, values in summary.items():
+        cells = [cell(values[key]) for key in ("overall", *POSITIONS)] + [cell(values.get("gain"))]
+        cells += [f"{values['parameters'] / 1e6:.2f} M", f"{values['milliseconds_per_image']:.1f}"]
+        lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
+    for title, names, key in (("text height", heights, "text_height"), ("kind", kinds, "kind")):
+        lines += ["", f"| {title} | {' | '.join(NAMES[name] for name in summary)} |", "|---|" + "---|" * len(summary)]
+        for name in names:
+            lines.append(f"| {name} | {' | '.join(cell(values[key].get(name)) for values in summary.values())} |")
+    lines += ["", "| seed | " + " | ".join(NAMES[name] for name in summary) + " |", "|---|" + "---|" * len(summary)]
+    for seed in map(str, recipe["seeds"]):
+        cells = [f"{values['seeds'][seed]:.1f}" for values in summary.values()]
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(summary, path):
+    """Draws accuracy inside and across, and over text heights, into a PNG."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, position in enumerate(POSITIONS):
+        values = np.array([summary[name][position] or [np.nan] * 3 for name in summary]).T
+        places = np.arange(len(summary)) + (index - 0.5) * 0.38
+        errors = [values[0] - values[1], values[2] - values[0]]
+        left.bar(places, values[0], 0.36, yerr=errors, capsize=3, label=("inside a tile", "across a cut")[index])
+    left.set_xticks(range(len(summary)), [NAMES[name].replace(" (", "\n(") for name in summary], fontsize=8)
+    left.set(ylabel="exact match, %", title="where the answer lies")
+    for fusion_type, values in summary.items():
+        heights = values["text_height"]
+        right.plot(list(heights), [value[0] for value in heights.values()], marker="o", label=NAMES[fusion_type])
+    right.set(xlabel="height of capitals, pixels of the ViT's canvas", title="size of the text")
+    for axis in (left, right):
+        axis.grid(axis="y", alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def write_summary(output, recipe):
+    """Writes results.json, results.md and results.png."""
+    summary = summarize(read_predictions(output, recipe), recipe["text_height_edges"])
+    describe_runs(output, recipe, summary)
+    with tempfile.TemporaryDirectory(dir=output) as temporary:
+        folder = Path(temporary)
+        plot(summary, folder / "results.png")
+        (folder / "results.md").write_text(make_tables(recipe, summary))
+        (folder / "results.json").write_text(json.dumps({"recipe": recipe, "results": summary}, indent=2) + "\n")
+        for name in ("results.png", "results.md", "results.json"):
+            os.replace(folder / name, output / name)
+    print((output / "results.md").read_text())
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="YAML file, such as recipes/fineprint/small.yaml")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the comparison, new or begun")
+    parser.add_argument("--budget", type=float, help="stop after so many seconds (default: when all is done)")
+    options = parser.parse_args(arguments)
+    try:
+        compare(read_recipe(options.recipe), options.output_dir, Runner(options.budget))
+    except ComparisonError as error:
+        sys.exit(f"error: {error}")
+    except subprocess.TimeoutExpired:
+        print("The budget is used up. Start again to go on.")
+
+
+def compare(recipe, output, run):
+    """Does what the recipe says, as far as it has not been done.
+
+    Args:
+        recipe (`dict`): from [`read_recipe`].
+        output (`Path`): the folder.
+        run ([`Runner`]): runs the scripts.
+
+    Raises:
+        ComparisonError: the folder belongs to another recipe, or a script failed.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    written = output / "recipe.json"
+    if written.exists() and json.loads(written.read_text()) != recipe:
+        raise ComparisonError(f"{output} was begun with another recipe. Choose another --output_dir.")
+    written.write_text(json.dumps(recipe, indent=2) + "\n")
+    data = output / "data"
+    if not data.exists():
+        flags = []
+        for key, value in recipe["data"].items():
+            flags += [f"--{key}", *(value if isinstance(value, list) else [value])]
+        run("benchmarks/fineprint/make_fineprint.py", "--output_dir", data, *flags)
+    base = recipe["base"]
+    if recipe.get("pretraining"):
+        start, base = output / "random", output / "pretrained" / "model"
+        write_start(start, recipe, None, "cvfm", recipe["seeds"][0])
+        if not (base / "config.json").exists():
+            arguments = ("--model_name_or_path", start, "--output_dir", base.parent)
+            run("benchmarks/fineprint/pretrain.py", written, *arguments)
+    for seed in recipe["seeds"]:
+        for fusion_type in recipe["fusion_types"]:
+            run_strategy(recipe, base, fusion_type, seed, data, output / f"{fusion_type}-seed{seed}", run)
+    write_summary(output, recipe)
+
+
+if __name__ == "__main__":
+    main()
