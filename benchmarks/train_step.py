@@ -13,7 +13,7 @@
 # limitations under the License.
 """A training step of both stages, beside transformers' LLaVA-NeXT of the same ViT and decoder.
 
-    python benchmarks/train_step.py [--stage1-grid 0 0] [--stage2-grid 2 2] [--output results.json]
+    python benchmarks/train_step.py [--gradient-checkpointing] [--dtype bfloat16] [--output results.json]
 
 A step is what the Trainer does with one batch of images and text: forward, loss, backward, AdamW. Stage 1 trains FILA's
 fusion and projector, of LLaVA-NeXT the projector, on low-resolution images; stage 2 trains everything on images of 2x2
@@ -93,6 +93,9 @@ def measure(options, stage):
         peer.requires_grad_(False)
         peer.model.multi_modal_projector.requires_grad_(True)
     sides = {"fila": (model, inputs), "llava_next": (peer, make_peer_inputs(peer, inputs, grid))}
+    if options.gradient_checkpointing:
+        for network, _ in sides.values():
+            network.gradient_checkpointing_enable({"use_reentrant": False})
 
     steps, peaks, states = {}, {}, {}
     for name, (network, batch_inputs) in sides.items():
@@ -107,6 +110,7 @@ def measure(options, stage):
         row[f"{name}_samples_per_s"] = batch / seconds[name]
         row[f"{name}_peak_mib"] = peaks[name]
         row[f"{name}_peak_with_state_mib"] = peaks[name] + states[name]
+    row["checkpointed"] = options.gradient_checkpointing
     row["speed_ratio"] = row["fila_samples_per_s"] / row["llava_next_samples_per_s"]
     row["memory_ratio"] = row["fila_peak_with_state_mib"] / row["llava_next_peak_with_state_mib"]
     return row
@@ -120,6 +124,9 @@ def main(arguments=None):
         "--stage1-grid", default=[0, 0], help="rows and columns of tiles in stage 1 (default: 0 0)", **grid
     )
     parser.add_argument("--stage2-grid", default=[2, 2], help="the same in stage 2 (default: 2 2)", **grid)
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="of both sides, as in recipes/stage1.yaml and stage2.yaml"
+    )
     parser.add_argument("--text-length", type=int, default=128, help="text tokens after the image (default: 128)")
     options = parse(parser, arguments)
     report("train_step", options, [measure(options, stage) for stage in (1, 2)], GOALS)
