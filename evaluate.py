@@ -333,6 +333,23 @@ def score(prediction, references):
     return {"em": int(anls == 1), "anls": anls}
 
 
+def mean_with_interval(values):
+    """Mean with a 95 % confidence interval, from a percentile bootstrap.
+
+    Args:
+        values (`np.ndarray` of shape `(n,)`): one for each question.
+
+    Returns:
+        `tuple[float, list[float] | None]`: the mean, and both bounds unless there is just one value.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), None
+    batch = max(1, 2**22 // len(values))  # resamples that are in memory together
+    found = bootstrap((values,), np.mean, method="percentile", batch=batch, rng=np.random.default_rng(0))
+    return float(values.mean()), [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
 def summarize(scores):
     """Means with 95 % confidence intervals.
 
@@ -343,15 +360,10 @@ def summarize(scores):
         `dict`: `n`, and for each score its mean, and under `em_ci` and `anls_ci` a list of both bounds, or `None` for a
         single question.
     """
-    values = scores[["em", "anls"]].to_numpy(float).T  # score, question
-    summary = {"n": values.shape[1], "em": float(values[0].mean()), "anls": float(values[1].mean())}
-    bounds = [None, None]
-    if values.shape[1] > 1:
-        batch = max(1, 2**22 // values.shape[1])  # resamples that are in memory together
-        rng = np.random.default_rng(0)
-        found = bootstrap((values,), np.mean, axis=1, method="percentile", batch=batch, rng=rng).confidence_interval
-        bounds = np.stack([found.low, found.high], axis=1).tolist()
-    return summary | {"em_ci": bounds[0], "anls_ci": bounds[1]}
+    summary = {"n": len(scores)}
+    for name in ("em", "anls"):
+        summary[name], summary[f"{name}_ci"] = mean_with_interval(scores[name])
+    return summary
 
 
 def parse_groups(names, features):

@@ -72,7 +72,7 @@ def _is_trainable(module):
 def _is_sharded(module):
     """Whether the parameters of parts of `module` are spread over processes (FSDP, ZeRO-3), which must then run the same
     parts equally often: each run gathers them."""
-    if not torch.distributed.is_available():
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
@@ -421,7 +421,9 @@ class FilaHybridEncoder(nn.Module):
             for stage, (align, stage_map) in enumerate(zip(aligns, stage_maps)):
                 aligned = align(stage_map, (rows, columns), boxes)
                 if is_blank:
-                    stage_features[stage][0] = stage_features[stage][0] + 0.0 * aligned.sum()
+                    stage_features[stage][0] = (
+                        stage_features[stage][0] + (0.0 * aligned).sum()
+                    )  # the sum alone may overflow
                     continue
                 for index, features in zip(indices, aligned):
                     stage_features[stage][index] = features
@@ -701,7 +703,7 @@ class FilaModel(FilaPreTrainedModel):
             features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
         elif self._must_touch_vision(cache):
-            inputs_embeds = inputs_embeds + 0.0 * self._blank_image_features().sum().to(inputs_embeds)
+            inputs_embeds = inputs_embeds + (0.0 * self._blank_image_features()).sum().to(inputs_embeds)
 
         _train_unless_frozen(self.language_model, self.training)  # as in the hybrid encoder
         outputs = self.language_model(

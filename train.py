@@ -33,6 +33,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -44,8 +45,7 @@ import torch
 import yaml
 from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
 from datasets import load_from_disk as load_saved_dataset
-from huggingface_hub import ModelCard, ModelCardData
-from torch.distributed.fsdp import FSDPModule
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -58,6 +58,7 @@ from transformers import (
     set_seed,
 )
 from transformers.image_utils import load_image
+from transformers.trainer_callback import ExportableState
 
 from fila import FilaDataCollator
 from fila.processing_fila import SequenceTooLongError
@@ -549,8 +550,19 @@ class LossGuard:
         )
 
 
-class TrainingProgress(TrainerCallback):
-    """Logs samples per second, and gives each epoch an order that an interrupted run finds again."""
+class TrainingProgress(TrainerCallback, ExportableState):
+    """Logs samples per second, and gives each epoch an order that an interrupted run finds again. Checkpoints note how many
+    processes made them, for [`find_checkpoint`].
+
+    Args:
+        world_size (`int`): number of processes.
+    """
+
+    def __init__(self, world_size):
+        self.world_size = world_size
+
+    def state(self):
+        return {"args": {"world_size": self.world_size}, "attributes": {}}
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start_time, self.start_step = time.perf_counter(), state.global_step
@@ -631,8 +643,9 @@ def set_learning_rates(trainer, options):
 
 
 def find_checkpoint(output_dir):
-    """The newest whole checkpoint of a run. The Trainer writes `trainer_state.json` last, so what was being written when
-    a run was killed has none, or half of one.
+    """The newest whole checkpoint of a run. The Trainer's first process writes `trainer_state.json` last, so what was being
+    written when a run was killed has none, or half of one; or it misses the random state of another process, which is the
+    last that the others write.
 
     Returns:
         `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones. A whole one that no run can go on from,
@@ -650,8 +663,16 @@ def find_checkpoint(output_dir):
             is_whole = False
         if not is_whole:
             unfinished.append((int(step), folder))
-        elif any(folder.glob("rng_state*.pth")):
+            continue
+        random_states = sorted(folder.glob("rng_state*.pth"))
+        if not random_states:
+            continue
+        progress = state.stateful_callbacks.get(TrainingProgress.__name__)
+        world_size = len(random_states) if progress is None else progress["args"]["world_size"]
+        if len(random_states) == world_size and all(map(zipfile.is_zipfile, random_states)):
             found.append((int(step), folder))
+        else:
+            unfinished.append((int(step), folder))
     return max(found, default=(0, None))[1], [folder for _, folder in sorted(unfinished)]
 
 
@@ -741,11 +762,12 @@ Method: *FILA: Fine-Grained Vision Language Models* ([arXiv 2412.08378](https://
     return ModelCard(text)
 
 
-def export(trainer, processor, model_options, data_options, dtype, metrics):
+def export(trainer, model_class, processor, model_options, data_options, dtype, metrics):
     """Writes the trained model, ready for the Hub, into the output folder: whole or not at all, `config.json` last.
 
     Args:
         trainer (`Trainer`): after training.
+        model_class (`type`): the model's own, before training was sharded.
         processor ([`FilaProcessor`]): of the training.
         model_options ([`ModelArguments`]), data_options ([`DataArguments`]): the options.
         dtype (`torch.dtype`): what the weights are saved in.
@@ -756,8 +778,6 @@ def export(trainer, processor, model_options, data_options, dtype, metrics):
         return
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    # FSDP2 put a class of its own in front, and the folder would carry that class's code.
-    model.__class__ = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
     if model_options.lora_r:
         state_dict = merge_lora(state_dict, model_options)
     state_dict = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state_dict.items()}
@@ -765,7 +785,12 @@ def export(trainer, processor, model_options, data_options, dtype, metrics):
         state_dict.pop("lm_head.weight", None)  # a copy by now, which would be saved beside the embeddings
     model.config.dtype = dtype
     with _temporary_folder(output) as folder:
-        model.save_pretrained(folder, state_dict=state_dict)
+        # FSDP2 put a class of its own in front, and the folder would carry that class's code.
+        wrapped_class, model.__class__ = type(model), model_class
+        try:
+            model.save_pretrained(folder, state_dict=state_dict)
+        finally:
+            model.__class__ = wrapped_class
         processor.save_pretrained(folder)
         if trainer.state.log_history:
             plot_losses(trainer.state.log_history, folder / "loss.png", f"{output.name}: stage {model_options.stage}")
@@ -774,6 +799,25 @@ def export(trainer, processor, model_options, data_options, dtype, metrics):
         (folder / "README.md").write_text(str(card))
         for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, output / path.name)
+
+
+def upload(args):
+    """Uploads the finished output folder, without checkpoints. (The Trainer's own upload would write weights as they were
+    trained, and a card of its own, over what [`export`] has written.)
+
+    Args:
+        args (`TrainingArguments`): `hub_model_id` and its like say where to.
+    """
+    api, output = HfApi(token=args.hub_token), Path(args.output_dir)
+    name = args.hub_model_id or output.resolve().name
+    repository = api.create_repo(name, private=args.hub_private_repo, exist_ok=True).repo_id
+    api.upload_folder(
+        repo_id=repository,
+        folder_path=output,
+        ignore_patterns=["checkpoint-*", "bad_*", "runs/*"],
+        commit_message="Trained with train.py",
+    )
+    print(f"uploaded to https://huggingface.co/{repository}")
 
 
 @contextmanager
@@ -873,7 +917,9 @@ def train(model_options, data_options, args):
         _apply_liger_kernel_to_instance(
             model=model.model.language_model, cross_entropy=False, fused_linear_cross_entropy=False
         )
-    guard = LossGuard(model, sources, output)
+    guard, model_class = LossGuard(model, sources, output), type(model)
+    # Once, when all is done: the Trainer would upload unfinished models, and copy them into the output folder for that.
+    push_to_hub, args.push_to_hub = args.push_to_hub, False
     trainer = Trainer(
         model,
         args,
@@ -882,7 +928,9 @@ def train(model_options, data_options, args):
         eval_dataset=eval_dataset,
         processing_class=processor,
     )
-    trainer.callback_handler.callbacks.insert(0, TrainingProgress())  # before those that report what it adds
+    trainer.callback_handler.callbacks.insert(
+        0, TrainingProgress(args.world_size)
+    )  # before those that report what it adds
     guard.trainer = trainer
     if model_options.vision_lr is not None or model_options.fusion_lr is not None:
         set_learning_rates(trainer, model_options)
@@ -898,11 +946,11 @@ def train(model_options, data_options, args):
     metrics = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).metrics
     if eval_dataset is not None:
         metrics.update(trainer.evaluate())
-    export(trainer, processor, model_options, data_options, _get_dtype(config), metrics)
+    export(trainer, model_class, processor, model_options, data_options, _get_dtype(config), metrics)
     trainer.log_metrics("all", metrics)
     trainer.save_metrics("all", metrics, combined=False)
-    if args.push_to_hub:
-        trainer.push_to_hub()
+    if push_to_hub and trainer.is_world_process_zero():
+        upload(args)
     return metrics
 
 

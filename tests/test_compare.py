@@ -14,13 +14,14 @@
 """benchmarks/fineprint/pretrain.py and compare.py: labels, equal starts, summaries, and the way from end to end."""
 
 import importlib
+import json
+import subprocess
 import sys
+import time
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from helpers import FUSION_TYPES, ROOT
 
@@ -75,6 +76,23 @@ def test_batches_have_one_canvas_all_kinds_and_no_page_twice():
     assert len({page.numpy().tobytes() for page in pages}) == 40
     (later,) = pretrain.PageBatches(options, "train", batch_size=4, first=7, count=1)
     assert torch.equal(later["pixel_values"], batches[7]["pixel_values"])
+
+
+def test_texts_are_in_reading_order(tmp_path):
+    options = make_fineprint.Options(output_dir="", tile_size=112, kinds=["receipt", "letter", "sign"])
+    pretrain.write_texts(options, 12, tmp_path / "texts.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    for index, row in enumerate(rows):
+        page = make_fineprint.lay_out(options, "train", index)
+        *lines, question = row["messages"][0]["content"].splitlines()
+        assert question == page.asked[0].question
+        assert [message["content"] for message in row["messages"][1::2]] == [run.text for run in page.asked]
+        position = {}
+        for run in sorted(page.runs, key=lambda run: (run.y, run.x)):
+            line = next(number for number, line in enumerate(lines) if run.text in line)
+            position.setdefault(line, []).append(run.y)
+        for (_, above), (_, below) in zip(sorted(position.items()), sorted(position.items())[1:]):
+            assert min(above) < min(below)
 
 
 def test_vision_learns_the_characters_of_a_page(recipe):
@@ -140,12 +158,6 @@ def test_summary_of_hand_made_answers():
         assert low < mean < high
 
 
-def test_mean_with_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    intervals = [compare.mean_with_interval(rng.random(80) < 0.4) for _ in range(60)]
-    assert sum(low <= 40 <= high for _, low, high in intervals) >= 52
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -153,6 +165,9 @@ def test_mean_with_interval_covers_the_truth_about_as_often_as_it_says():
         ("[", "cannot be read"),
         ("stage1: {max_steps: 1}", "max_steps in stage2"),
         ("fusion_types: [cvfn]\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "cvfn"),
+        ("seeds: 3\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "seeds is 3"),
+        ("model: {vison_config: {}}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "vison_config"),
+        ("stage1:\nstage2: {max_steps: 1}", "max_steps in stage1"),
         ("base: a\nmodel: {fusion_align: conv}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "has a base"),
     ],
 )
@@ -163,27 +178,56 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path, text, message):
     assert not (tmp_path / "output").exists()
 
 
+class Runner(compare.Runner):
+    """Runs scripts; the budget is used up when the `stop`th begins."""
+
+    def __init__(self, stop=None):
+        super().__init__()
+        self.stop, self.scripts = stop, []
+
+    def __call__(self, script, *arguments):
+        self.scripts.append(script)
+        if len(self.scripts) == self.stop:
+            raise subprocess.TimeoutExpired(script, 0)
+        super().__call__(script, *arguments)
+
+
 @pytest.mark.slow
-def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tmp_path, capfd):
+def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tmp_path):
     recipe = {**recipe, "fusion_types": ["none", "cvfm"], "data": {**recipe["data"], "num_train": 16, "num_test": 20}}
-    path, output = tmp_path / "recipe.yaml", tmp_path / "output"
-    path.write_text(yaml.safe_dump(recipe))
-    compare.main([str(path), "--output_dir", str(output), "--budget", "25"])
-    assert "The budget is used up" in capfd.readouterr().out
-    assert not (output / "results.json").exists()
-    compare.main([str(path), "--output_dir", str(output)])
-    shown = capfd.readouterr().out
-    assert "> train.py" in shown
-    assert "| CVFM (FILA) |" in (output / "results.md").read_text()
-    assert (output / "results.png").stat().st_size > 10_000
-    pretrained = compare.load_model(output / "pretrained" / "model").state_dict()
-    random = compare.load_model(output / "random").state_dict()
+    first, second, third = Runner(stop=4), Runner(), Runner()
+    with pytest.raises(subprocess.TimeoutExpired):
+        compare.compare(recipe, tmp_path, first)
+    assert not (tmp_path / "results.json").exists()
+    compare.compare(recipe, tmp_path, second)
+    start = ["benchmarks/fineprint/make_fineprint.py", "benchmarks/fineprint/pretrain.py"]
+    strategy = ["train.py", "train.py", "evaluate.py"]
+    assert first.scripts == [*start, *strategy[:2]]
+    assert second.scripts == [*strategy[1:], *strategy]
+    compare.compare(recipe, tmp_path, third)
+    assert third.scripts == []
+    assert "| CVFM (FILA) |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "results.png").stat().st_size > 10_000
+    pretrained = compare.load_model(tmp_path / "pretrained" / "model").state_dict()
+    random = compare.load_model(tmp_path / "random").state_dict()
     for part in ("vision_tower.vit.", "vision_tower.convnext.", "language_model."):
         assert any(part in name and not torch.equal(random[name], pretrained[name]) for name in random), part
-    start = compare.load_model(output / "cvfm-seed0" / "start").state_dict()
+    start = compare.load_model(tmp_path / "cvfm-seed0" / "start").state_dict()
     assert all(torch.equal(start[name], pretrained[name]) for name in start if ".fusion." not in name)
-    compare.main([str(path), "--output_dir", str(output)])
-    assert "> " not in capfd.readouterr().out.replace("\n> evaluate.py", "\n!")  # nothing is run again
-    path.write_text(yaml.safe_dump({**recipe, "seeds": [5]}))
-    with pytest.raises(SystemExit, match="begun with another recipe"):
-        compare.main([str(path), "--output_dir", str(output)])
+    with pytest.raises(compare.ComparisonError, match="begun with another recipe"):
+        compare.compare({**recipe, "seeds": [5]}, tmp_path, third)
+
+
+def test_budget_stops_a_script_with_all_that_it_started(tmp_path, monkeypatch):
+    marks = [tmp_path / name for name in ("cleaned", "alive")]
+    child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(marks[1])!r}).touch()"
+    (tmp_path / "script.py").write_text(
+        "import pathlib, subprocess, sys\n"
+        f"try:\n    subprocess.run([sys.executable, '-c', {child!r}])\n"
+        f"finally:\n    pathlib.Path({str(marks[0])!r}).touch()\n"
+    )
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        compare.Runner(budget=2)("script.py")
+    time.sleep(3)
+    assert [mark.exists() for mark in marks] == [True, False]

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import PIL.Image
@@ -31,6 +32,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, Features, Image, List, Value
+from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -428,6 +430,18 @@ def test_recipes_are_read_and_overridden(tmp_path):
         train.parse_arguments([str(tmp_path / "no.yaml")])
 
 
+@pytest.mark.parametrize("name", ["fsdp2", "deepspeed_zero3"])
+def test_accelerate_configurations_have_keys_that_accelerate_knows(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))  # refuses unknown keys
+    known = {action.dest for action in launch_command_parser()._actions}
+    options = config.fsdp_config | config.deepspeed_config
+    assert options and set(options) <= known
+    assert config.distributed_type.value == name.split("_")[0].rstrip("2").upper()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -694,24 +708,35 @@ def test_trl_trains_a_fila_folder_unmodified(model_folder, tmp_path):
 
 
 def test_half_written_checkpoints_are_not_taken(tmp_path):
-    def write(step, state, rng=True):
+    def write(step, state, rng=("rng_state.pth",), cut=0):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
-        if rng:
-            (folder / "rng_state.pth").touch()
+        for name in rng:
+            torch.save(torch.get_rng_state(), folder / name)
+        if cut:
+            (folder / rng[-1]).write_bytes((folder / rng[-1]).read_bytes()[:-cut])
         return folder
 
-    def whole(step):
-        return json.dumps({"global_step": step, "log_history": []})
+    def whole(step, world_size=None):
+        state = {"global_step": step, "log_history": []}
+        if world_size is not None:
+            state["stateful_callbacks"] = {"TrainingProgress": train.TrainingProgress(world_size).state()}
+        return json.dumps(state)
 
     assert find_checkpoint(tmp_path / "nothing") == (None, [])
     good = [write(2, whole(2)), write(10, whole(10))]
     bad = [write(11, None), write(12, whole(12)[:-4]), write(13, whole(12))]
-    write(14, whole(14), rng=False)  # of --save_only_model: whole, and nothing to go on from
+    write(14, whole(14), rng=())  # of --save_only_model: whole, and nothing to go on from
     write("best", None)
     assert find_checkpoint(tmp_path) == (good[1], bad)
+    # Of two processes, the second may still be writing when the first has done.
+    both = ("rng_state_0.pth", "rng_state_1.pth")
+    bad += [write(15, whole(15, 2), rng=both[:1]), write(16, whole(16, 2), rng=both, cut=40)]
+    assert find_checkpoint(tmp_path) == (good[1], bad)
+    good.append(write(17, whole(17, 2), rng=both))
+    assert find_checkpoint(tmp_path) == (good[2], bad)
 
 
 def test_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(model_folder, documents, tmp_path):
@@ -762,6 +787,32 @@ def test_lora_run_exports_a_plain_model(model_folder, documents, tmp_path):
     assert not torch.equal(after[name], before[name])
     embeddings = "model.language_model.embed_tokens.weight"
     assert torch.equal(after[embeddings], before[embeddings])
+
+
+def test_push_to_hub_uploads_the_finished_folder_as_it_is(model_folder, documents, tmp_path, monkeypatch):
+    calls = []
+
+    class Api:
+        def __init__(self, token):
+            assert token == "secret"
+
+        def create_repo(self, name, private, exist_ok):
+            return SimpleNamespace(repo_id=f"me/{name}")
+
+        def upload_folder(self, repo_id, folder_path, ignore_patterns, commit_message):
+            assert (Path(folder_path) / "config.json").exists()
+            calls.append((repo_id, list(filter_repo_objects(os.listdir(folder_path), ignore_patterns=ignore_patterns))))
+
+    monkeypatch.setattr(train, "HfApi", Api)
+    output = tmp_path / "output"
+    arguments = ["--max_steps", 2, "--save_steps", 1, "--lora_r", 2, "--per_device_train_batch_size", 2]
+    run(model_folder, documents, output, *arguments, "--push_to_hub", "--hub_token", "secret")
+    ((repository, files),) = calls
+    assert repository == "me/output"
+    assert set(files) == {path.name for path in output.iterdir() if path.is_file()}
+    assert {"model.safetensors", "modeling_fila.py", "processor_config.json", "README.md", "loss.png"} <= set(files)
+    assert load_file(output / "model.safetensors").keys() == load_file(model_folder / "model.safetensors").keys()
+    assert "trained with `train.py`" in (output / "README.md").read_text()
 
 
 def test_streamed_mixture_trains(model_folder, documents, tmp_path):

@@ -21,7 +21,8 @@ changes to the default checkpoint's config, random or with `pretraining`, see pr
 and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in a folder of its own, `cvfm-seed0`, through train.py itself.
 
 Started again, it goes on where it was: what is whole is kept, a stage that was interrupted goes on from its last checkpoint.
-With `--budget` it stops by itself after so many seconds, which suits machines that are lent for minutes.
+With `--budget` it stops by itself after so many seconds, for machines with a time limit. Only training goes on from a checkpoint:
+the documents, an evaluation and the first `save_steps` of a stage must each fit into one budget.
 
 The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match,
 averaged over the seeds; intervals of 95 % come from a bootstrap over the questions, and do not cover what other seeds would
@@ -37,23 +38,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
+from make_fineprint import GRIDS
 from matplotlib.figure import Figure
-from scipy.stats import bootstrap
 from transformers import AutoProcessor, GenerationConfig
 
 from fila import FilaConfig, FilaForConditionalGeneration
 from fila.configuration_fila import FUSION_TYPES
+from fila.evaluate import make_bins, mean_with_interval
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"data", "model", "base", "pretraining", "stage1", "stage2", "evaluation"}
 KEYS |= {"seeds", "fusion_types", "text_height_edges"}
-GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # the article's canvases, in tiles
 COLUMNS = ("position", "text_height", "kind")  # of the dataset, by which accuracies are given
 POSITIONS = ("inside", "across")
 NAMES = {
@@ -85,11 +87,16 @@ def read_recipe(path):
         raise ComparisonError(f"The recipe {path} is no mapping with the keys {', '.join(sorted(KEYS))}.")
     recipe = {"data": {}, "model": {}, "base": None, "evaluation": {}, "seeds": [0], **recipe}
     recipe = {"fusion_types": list(FUSION_TYPES), "text_height_edges": [10, 12, 16], **recipe}
-    unknown = set(recipe["fusion_types"]) - set(FUSION_TYPES)
-    if unknown:
-        raise ComparisonError(f"fusion_types has {sorted(unknown)}; allowed are {', '.join(FUSION_TYPES)}.")
+    for key, allowed in (
+        ("fusion_types", FUSION_TYPES),
+        ("model", FilaConfig.sub_configs.keys() | {"fusion_layers", "fusion_align"}),
+    ):
+        if unknown := set(recipe[key]) - set(allowed):
+            raise ComparisonError(f"{key} has {sorted(unknown)}; allowed are {', '.join(sorted(allowed))}.")
+    if not isinstance(recipe["seeds"], list) or not all(isinstance(seed, int) for seed in recipe["seeds"]):
+        raise ComparisonError(f"seeds is {recipe['seeds']!r}; it must be a list of whole numbers, such as [0, 1, 2].")
     for stage in ("stage1", "stage2"):
-        if "max_steps" not in recipe.get(stage, {}):
+        if "max_steps" not in (recipe.get(stage) or {}):
             raise ComparisonError(
                 f"The recipe {path} does not say max_steps in {stage}: all strategies get equal steps."
             )
@@ -142,8 +149,12 @@ def make_start(recipe, base, fusion_type, seed, folder):
         shared, processor = load_model(base), AutoProcessor.from_pretrained(base, trust_remote_code=True)
     torch.manual_seed(seed)
     model = FilaForConditionalGeneration(FilaConfig(**{**shared.config.to_dict(), "fusion_type": fusion_type}))
-    names = {name for name in model.state_dict() if ".fusion." not in name}
-    model.load_state_dict({name: shared.state_dict()[name] for name in names}, strict=False)
+    weights = shared.state_dict()
+    if fusion_type != "none" and shared.config.fusion_type == "none":
+        raise ComparisonError(f"The base {base} has no ConvNeXt: it is of fusion_type 'none'. Choose another one.")
+    model.load_state_dict(
+        {name: weights[name] if ".fusion." not in name else own for name, own in model.state_dict().items()}
+    )
     model.generation_config = shared.generation_config
     processor.image_processor.do_high_res = fusion_type != "none"
     model.save_pretrained(folder)
@@ -174,7 +185,11 @@ class Runner:
         try:
             process.wait(left)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGINT)  # lets them remove what is unfinished
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise
         if process.returncode:
             raise ComparisonError(
@@ -243,13 +258,12 @@ def read_predictions(output, recipe):
     return pd.concat(parts, ignore_index=True)
 
 
-def mean_with_interval(values):
-    """`list[float]`: mean and both bounds of its interval of 95 %, in percent; `None` without values."""
-    values = 100 * np.asarray(values, dtype=float)
-    if len(values) < 2 or values.std() == 0:
-        return [float(values.mean())] * 3 if len(values) else None
-    found = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    return [float(values.mean()), float(found.low), float(found.high)]
+def _percent(values):
+    """`list[float]`: mean of `values` and both bounds of its interval of 95 %, in percent; `None` without values."""
+    if len(values) == 0:
+        return None
+    mean, bounds = mean_with_interval(values)
+    return [100 * value for value in (mean, *(bounds or (mean, mean)))]
 
 
 def summarize(predictions, edges):
@@ -263,22 +277,18 @@ def summarize(predictions, edges):
         `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (means with bounds), `seeds` (the
         mean of each) and, where there are tiles alone to compare with, `gain`: the difference question by question.
     """
-    labels = [f"below {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:]))]
-    labels.append(f"{edges[-1]:g} and above")
     cells = predictions.groupby(["fusion_type", "row"], sort=False)
     # One value for a question, the mean over the seeds.
     items = cells.agg({"em": "mean", **dict.fromkeys(COLUMNS, "first")}).reset_index()
-    items["text_height"] = pd.cut(items["text_height"], [-np.inf, *edges, np.inf], right=False, labels=labels)
+    items["text_height"] = make_bins(items["text_height"], edges)
     summary = {}
     for fusion_type, part in items.groupby("fusion_type", sort=False):
         seeds = predictions[predictions["fusion_type"] == fusion_type].groupby("seed")["em"].mean()
         summary[fusion_type] = {
-            "overall": mean_with_interval(part["em"]),
-            **{position: mean_with_interval(part["em"][part["position"] == position]) for position in POSITIONS},
+            "overall": _percent(part["em"]),
+            **{position: _percent(part["em"][part["position"] == position]) for position in POSITIONS},
             **{
-                column: {
-                    str(name): mean_with_interval(rows["em"]) for name, rows in part.groupby(column, observed=True)
-                }
+                column: {str(name): _percent(rows["em"]) for name, rows in part.groupby(column, observed=True)}
                 for column in ("text_height", "kind")
             },
             "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
@@ -286,7 +296,7 @@ def summarize(predictions, edges):
         base = items[items["fusion_type"] == "none"]
         if len(base) and fusion_type != "none":
             gain = part.set_index("row")["em"] - base.set_index("row")["em"]
-            summary[fusion_type]["gain"] = mean_with_interval(gain)
+            summary[fusion_type]["gain"] = _percent(gain)
     return summary
 
 
@@ -396,7 +406,9 @@ def compare(recipe, output, run):
     written = output / "recipe.json"
     if written.exists() and json.loads(written.read_text()) != recipe:
         raise ComparisonError(f"{output} was begun with another recipe. Choose another --output_dir.")
-    written.write_text(json.dumps(recipe, indent=2) + "\n")
+    if not written.exists():
+        (output / "recipe.part").write_text(json.dumps(recipe, indent=2) + "\n")
+        os.replace(output / "recipe.part", written)
     data = output / "data"
     if not data.exists():
         flags = []

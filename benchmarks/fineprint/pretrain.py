@@ -32,7 +32,6 @@ import string
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,6 @@ EMPTY_WEIGHT = 0.1  # of slots without a character, which are most
 IGNORED = -100
 
 
-@cache
 def _advances(font, size, text):
     """Where each character of a text begins and the last one ends, in pixels from the start."""
     return np.array([load_font(font, size).getlength(text[:count]) for count in range(len(text) + 1)])
@@ -218,11 +216,16 @@ def pretrain_vision(recipe, model, output, batch_size=16, num_eval_batches=10, *
     checkpoint, unfinished = find_checkpoint(output)
     for folder in unfinished:
         shutil.rmtree(folder)
+    if arguments.n_gpu > 1:
+        raise SystemExit(
+            "error: several GPUs in one process are not supported: show it one, with CUDA_VISIBLE_DEVICES=0."
+        )
     done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
     # Pages that were seen are not drawn again to be skipped.
     arguments.ignore_data_skip = True
+    first = done * arguments.gradient_accumulation_steps
     network = CharacterPretraining(model)
-    train_dataset = PageBatches(options, "train", batch_size, first=done)
+    train_dataset = PageBatches(options, "train", batch_size, first=first)
     trainer = Trainer(network, arguments, train_dataset=train_dataset, data_collator=lambda batches: batches[0])
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     accuracies = measure_accuracies(network, PageBatches(options, "validation", batch_size, count=num_eval_batches))
@@ -242,12 +245,12 @@ def write_texts(options, num_pages, path):
     with open(path, "w") as file:
         for index in range(num_pages):
             page = lay_out(options, "train", index)
-            lines = {}
-            for run in page.runs:
-                lines.setdefault(round(run.y / run.capital_height), []).append(run)
-            text = "\n".join(
-                " ".join(run.text for run in sorted(line, key=lambda run: run.x)) for _, line in sorted(lines.items())
-            )
+            lines = []
+            for run in sorted(page.runs, key=lambda run: run.y):
+                if not lines or run.y - lines[-1][0].y > run.capital_height / 2:
+                    lines.append([])
+                lines[-1].append(run)
+            text = "\n".join(" ".join(run.text for run in sorted(line, key=lambda run: run.x)) for line in lines)
             messages = []
             for run in page.asked:
                 question = run.question if messages else f"{text}\n{run.question}"
