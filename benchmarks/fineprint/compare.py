@@ -18,7 +18,8 @@
 
 The recipe says everything else: the documents (`data`, options of make_fineprint.py), the networks (`base`, any FILA, or `model`,
 changes to the default checkpoint's config, random or with `pretraining`, see pretrain.py), what train.py does (`stage1`, `stage2`)
-and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in a folder of its own, `cvfm-seed0`, through train.py itself.
+and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in a folder of its own, `cvfm-seed0`,
+through train.py itself.
 
 Started again, it goes on where it was: what is whole is kept, a stage that was interrupted goes on from its last checkpoint.
 With `--budget` it stops by itself after so many seconds, for machines with a time limit. Only training goes on from a checkpoint:
@@ -100,10 +101,8 @@ def read_recipe(path):
             raise ComparisonError(
                 f"The recipe {path} does not say max_steps in {stage}: all strategies get equal steps."
             )
-    if recipe["base"] is not None and recipe["model"]:
-        raise ComparisonError(
-            "The recipe has a base and a model: the sizes of the networks come from one or the other."
-        )
+    if recipe["base"] is not None and (recipe["model"] or recipe.get("pretraining")):
+        raise ComparisonError("The recipe has a base: its networks leave nothing to `model` and `pretraining`.")
     return recipe
 
 
