@@ -86,7 +86,8 @@ def test_texts_are_in_reading_order(tmp_path):
         page = make_fineprint.lay_out(options, "train", index)
         *lines, question = row["messages"][0]["content"].splitlines()
         assert question == page.asked[0].question
-        assert [message["content"] for message in row["messages"][1::2]] == [run.text for run in page.asked]
+        answers = [message["content"] for message in row["messages"][1::2]]
+        assert answers == [*(run.text for run in page.asked), "\n".join(lines)]
         position = {}
         for run in sorted(page.runs, key=lambda run: (run.y, run.x)):
             line = next(number for number, line in enumerate(lines) if run.text in line)

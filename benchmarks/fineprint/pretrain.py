@@ -52,6 +52,7 @@ CHARACTERS = {c: n for n, c in enumerate(string.digits + string.ascii_letters + 
 SLOTS = 4  # characters that a cell may hold; what is more is not learnt
 EMPTY_WEIGHT = 0.1  # of slots without a character, which are most
 IGNORED = -100
+READ = "Read the page."
 
 
 def _advances(font, size, text):
@@ -235,7 +236,7 @@ def pretrain_vision(recipe, model, output, batch_size=16, num_eval_batches=10, *
 
 
 def write_texts(options, num_pages, path):
-    """Writes chats about the text of pages, without images.
+    """Writes chats about the text of pages, without images, whose last turn repeats the text.
 
     Args:
         options ([`~make_fineprint.Options`]): of the documents.
@@ -256,6 +257,8 @@ def write_texts(options, num_pages, path):
                 question = run.question if messages else f"{text}\n{run.question}"
                 messages.append({"role": "user", "content": question})
                 messages.append({"role": "assistant", "content": run.text})
+            # To copy is what answering takes, and whole pages teach it sooner than answers.
+            messages += [{"role": "user", "content": READ}, {"role": "assistant", "content": text}]
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
