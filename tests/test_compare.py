@@ -83,7 +83,7 @@ def test_texts_are_in_reading_order(tmp_path):
     pretrain.write_texts(options, 12, tmp_path / "texts.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
     for index, row in enumerate(rows):
-        page = make_fineprint.lay_out(options, "train", index)
+        page = make_fineprint.lay_out(options, "train", pretrain.FIRST_PAGE + index)
         *lines, question = row["messages"][0]["content"].splitlines()
         assert question == page.asked[0].question
         answers = [message["content"] for message in row["messages"][1::2]]

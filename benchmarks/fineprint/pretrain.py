@@ -53,6 +53,7 @@ SLOTS = 4  # characters that a cell may hold; what is more is not learnt
 EMPTY_WEIGHT = 0.1  # of slots without a character, which are most
 IGNORED = -100
 READ = "Read the page."
+FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of the dataset, which begins with 0
 
 
 def _advances(font, size, text):
@@ -122,10 +123,12 @@ class PageBatches(IterableDataset):
         """
         # Sample i has the kind i % kinds and the grid i // kinds % 5, so these have one grid, and all kinds.
         num_kinds, grid = len(self.options.kinds), number % len(GRIDS)
+        first = FIRST_PAGE // num_kinds // len(GRIDS)
         pages = []
         for place in range(self.batch_size):
             turn, kind = divmod(number // len(GRIDS) * self.batch_size + place, num_kinds)
-            pages.append(make_page(self.options, self.split, (turn * len(GRIDS) + grid) * num_kinds + kind))
+            turn = (first + turn) * len(GRIDS) + grid
+            pages.append(make_page(self.options, self.split, turn * num_kinds + kind))
         processor = image_processor(self.options.tile_size)
         inputs = processor([image for image, _ in pages], return_tensors="pt")
         labels = np.stack([label_cells(page, processor.patch_size) for _, page in pages])
@@ -245,7 +248,7 @@ def write_texts(options, num_pages, path):
     """
     with open(path, "w") as file:
         for index in range(num_pages):
-            page = lay_out(options, "train", index)
+            page = lay_out(options, "train", FIRST_PAGE + index)
             lines = []
             for run in sorted(page.runs, key=lambda run: run.y):
                 if not lines or run.y - lines[-1][0].y > run.capital_height / 2:
