@@ -44,7 +44,9 @@ import PIL.Image
 import torch
 import yaml
 from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
+from datasets import config as datasets_config
 from datasets import load_from_disk as load_saved_dataset
+from datasets.fingerprint import Hasher
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from transformers import (
     AutoConfig,
@@ -206,7 +208,8 @@ def load_source(number, entry, streaming=False):
             dataset = load_saved_dataset(str(path))
             dataset = dataset[split] if isinstance(dataset, dict) else dataset
         else:
-            dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming)
+            cache = {"cache_dir": _cache_of_folder(path)} if path.is_dir() else {}
+            dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming, **cache)
     except Exception as error:  # each loader of datasets has exceptions of its own
         raise TrainingError(f"{entry['path']} cannot be read as a dataset: {error}") from error
     for column, feature in (dataset.features or {}).items():
@@ -218,6 +221,14 @@ def load_source(number, entry, streaming=False):
         dataset = dataset.to_iterable_dataset(num_shards=max(1, min(dataset.num_rows // 1000, 64)))
     image_folder = entry.get("image_folder") or str(path.parent if path.is_file() else path)
     return Source(number, str(entry["path"]), dataset, image_folder, entry.get("weight"))
+
+
+def _cache_of_folder(path):
+    """A cache for a folder as it is now: datasets would take another folder of the same name, or what this one once held,
+    for it where a README.md names the files."""
+    files = [file for file in sorted(path.resolve().rglob("*")) if file.is_file()]
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return os.path.join(datasets_config.HF_DATASETS_CACHE, Hasher.hash(state))
 
 
 def read_row(row, image_folder=""):

@@ -264,7 +264,7 @@ def test_folder_is_training_data(folder, tmp_path, own_cache):
 
 def test_card_counts_what_is_there(folder):
     text = (folder / "README.md").read_text()
-    assert "path: data/validation-*.parquet" in text
+    assert "| | train | validation | test |" in text
     rows = {cells[0]: cells[1:] for cells in re.findall(r"^\| (.+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)}
     assert rows["images"] == ("7", "2", "4")
     assert rows["questions"][1:] == ("2", "4")

@@ -301,6 +301,20 @@ def test_sources_of_every_kind_give_the_same_batches(processor, tmp_path, docume
             assert torch.equal(batch[key], value), key
 
 
+def test_folders_of_one_name_are_not_confused_and_changes_are_seen(tmp_path):
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
+
+    def write(folder, answer):
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(card)
+        Dataset.from_list([llava("Hi", answer)]).to_parquet(folder / "data" / "train.parquet")
+        return train.load_source(0, str(folder)).dataset[0]["conversations"][1]["value"]
+
+    assert write(tmp_path / "a" / "documents", "one") == "one"
+    assert write(tmp_path / "b" / "documents", "two") == "two"
+    assert write(tmp_path / "a" / "documents", "three") == "three"
+
+
 def test_mixture_follows_its_weights(processor, tmp_path):
     paths = []
     for name, count in (("a", 30), ("b", 10)):

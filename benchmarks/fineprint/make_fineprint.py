@@ -75,10 +75,7 @@ TEXT_HEIGHTS = (8, 10, 12, 16, 20, 28, 40, math.inf)
 CARD = """---
 task_categories:
 - image-text-to-text
-configs:
-- config_name: default
-  data_files:
-{head}---
+---
 
 # Fine print
 
@@ -702,7 +699,6 @@ def make_card(options, counts):
         `str`: Markdown with a YAML head.
     """
     splits = list(counts)
-    head = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
     rows = [("images", [num_samples(options, split) for split in splits])]
     rows.append(("questions", [counts[split]["questions"] for split in splits]))
     for column in ("kind", "position", "grid", "height"):
@@ -717,7 +713,6 @@ def make_card(options, counts):
     versions = ", ".join(f"{name} {version(name)}" for name in ("pillow", "numpy", "faker"))
     gallery = "\n![Samples of the test split](gallery.png)\n" if options.gallery and options.num_test else ""
     return CARD.format(
-        head=head,
         tile_size=options.tile_size,
         max_questions=options.max_questions,
         table="\n".join(table),
