@@ -421,9 +421,8 @@ class FilaHybridEncoder(nn.Module):
             for stage, (align, stage_map) in enumerate(zip(aligns, stage_maps)):
                 aligned = align(stage_map, (rows, columns), boxes)
                 if is_blank:
-                    stage_features[stage][0] = (
-                        stage_features[stage][0] + (0.0 * aligned).sum()
-                    )  # the sum alone may overflow
+                    nothing = (0.0 * aligned).sum()  # zero first: the sum alone may overflow
+                    stage_features[stage][0] = stage_features[stage][0] + nothing
                     continue
                 for index, features in zip(indices, aligned):
                     stage_features[stage][index] = features

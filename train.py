@@ -208,8 +208,9 @@ def load_source(number, entry, streaming=False):
             dataset = load_saved_dataset(str(path))
             dataset = dataset[split] if isinstance(dataset, dict) else dataset
         else:
-            cache = {"cache_dir": _cache_of_folder(path)} if path.is_dir() else {}
-            dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming, **cache)
+            cache = _cache_of_folder(path) if path.is_dir() and not streaming else None
+            options = {"split": split, "streaming": streaming, "cache_dir": cache}
+            dataset = load_dataset(entry["path"], entry.get("name"), **options)
     except Exception as error:  # each loader of datasets has exceptions of its own
         raise TrainingError(f"{entry['path']} cannot be read as a dataset: {error}") from error
     for column, feature in (dataset.features or {}).items():
@@ -940,9 +941,8 @@ def train(model_options, data_options, args):
         eval_dataset=eval_dataset,
         processing_class=processor,
     )
-    trainer.callback_handler.callbacks.insert(
-        0, TrainingProgress(args.world_size)
-    )  # before those that report what it adds
+    # Before those that report what it adds.
+    trainer.callback_handler.callbacks.insert(0, TrainingProgress(args.world_size))
     guard.trainer = trainer
     if model_options.vision_lr is not None or model_options.fusion_lr is not None:
         set_learning_rates(trainer, model_options)

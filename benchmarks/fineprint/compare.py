@@ -46,7 +46,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from make_fineprint import GRIDS
+from make_fineprint import image_processor
 from matplotlib.figure import Figure
 from transformers import AutoProcessor, GenerationConfig
 
@@ -126,8 +126,8 @@ def make_random(recipe, seed):
     model = FilaForConditionalGeneration(FilaConfig(**{**fields, "dtype": "float32"}))
     model.generation_config = GenerationConfig.from_pretrained(ROOT)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    processor.image_processor.size = {"height": size, "width": size}
-    processor.image_processor.image_grid_pinpoints = [[rows * size, columns * size] for rows, columns in GRIDS]
+    for name in ("size", "image_grid_pinpoints"):  # those of the documents
+        setattr(processor.image_processor, name, getattr(image_processor(size), name))
     return model, processor
 
 
@@ -280,6 +280,7 @@ def summarize(predictions, edges):
     # One value for a question, the mean over the seeds.
     items = cells.agg({"em": "mean", **dict.fromkeys(COLUMNS, "first")}).reset_index()
     items["text_height"] = make_bins(items["text_height"], edges)
+    base = items[items["fusion_type"] == "none"]
     summary = {}
     for fusion_type, part in items.groupby("fusion_type", sort=False):
         seeds = predictions[predictions["fusion_type"] == fusion_type].groupby("seed")["em"].mean()
@@ -292,7 +293,6 @@ def summarize(predictions, edges):
             },
             "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
         }
-        base = items[items["fusion_type"] == "none"]
         if len(base) and fusion_type != "none":
             gain = part.set_index("row")["em"] - base.set_index("row")["em"]
             summary[fusion_type]["gain"] = _percent(gain)

@@ -689,7 +689,7 @@ def _parallel_map(options):
 
 
 def make_card(options, counts):
-    """The dataset card: how `datasets` reads the folder, what is in it, and how it was made.
+    """The dataset card: what is in the folder, and how it was made.
 
     Args:
         options ([`Options`])

@@ -160,7 +160,7 @@ class CharacterPretraining(nn.Module):
             labels (`torch.Tensor` of shape `(N, rows, columns, SLOTS)`): from [`label_cells`].
 
         Returns:
-            `dict`: `loss`, and `accuracies` of shape (1, 2): the share of characters that the ViT and the ConvNeXt name.
+            `dict`: `loss`, and `accuracies` of shape (2,): the share of characters that the ViT and the ConvNeXt name.
         """
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
@@ -180,11 +180,11 @@ class CharacterPretraining(nn.Module):
         for head, features in zip(self.heads, (patches, cells)):
             logits = head(features).unflatten(-1, (SLOTS, -1)).float()
             loss = loss + nn.functional.cross_entropy(
-                logits.flatten(0, -2), labels.flatten(), weight=self.weight.float(), ignore_index=IGNORED
+                logits.flatten(0, -2), labels.flatten(), weight=self.weight, ignore_index=IGNORED
             )
             is_character = labels > 0
             accuracies.append((logits.argmax(-1) == labels)[is_character].float().mean())
-        return {"loss": loss, "accuracies": torch.stack(accuracies)[None]}
+        return {"loss": loss, "accuracies": torch.stack(accuracies)}
 
 
 @torch.no_grad()
@@ -193,7 +193,7 @@ def measure_accuracies(network, batches):
     network.eval()
     device = next(network.parameters()).device
     found = [network(**{key: value.to(device) for key, value in batch.items()})["accuracies"] for batch in batches]
-    return dict(zip(("vit", "convnext"), torch.cat(found).nanmean(dim=0).tolist()))
+    return dict(zip(("vit", "convnext"), torch.stack(found).nanmean(dim=0).tolist()))
 
 
 def pretrain_vision(recipe, model, output, batch_size=16, num_eval_batches=10, **training):
