@@ -14,11 +14,11 @@
 """benchmarks/fineprint/pretrain.py and compare.py: labels, equal starts, summaries, and the way from end to end."""
 
 import importlib
-import json
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -66,7 +66,43 @@ def test_cells_hold_the_characters_that_are_drawn_in_them(kind):
     assert num_found > 3
 
 
-def test_batches_have_one_canvas_all_kinds_and_no_page_twice():
+def test_global_view_holds_what_the_canvas_holds():
+    options = make_fineprint.Options(output_dir="", tile_size=112, kinds=["sign"], min_text_height=14, seed=3)
+    page = make_fineprint.lay_out(options, "train", 2)
+    cells = pretrain.label_cells(page, 7, "global")
+    assert cells.shape == (16, 16, pretrain.SLOTS)
+    assert (cells >= 0).all()
+    assert sorted(cells[cells > 0]) == sorted(pretrain.CHARACTERS[c] for run in page.runs for c in run.text if c != " ")
+    # The sides of the content box on the canvas are those of the whole global view.
+    (row, column), placement = np.argwhere(cells[..., 0] > 0)[0], page.placement
+    box = (placement.content_height, placement.content_width)
+    place = [
+        (index + 0.5) / 16 * side + offset
+        for index, side, offset in zip((row, column), box, (placement.top, placement.left))
+    ]
+    canvas = pretrain.label_cells(page, 7)
+    rows, columns = (slice(max(0, int(value / 7) - 2), int(value / 7) + 3) for value in place)
+    assert cells[row, column, 0] in canvas[rows, columns]
+
+
+def test_text_pages_hold_more_characters_of_their_split_alone():
+    options = make_fineprint.Options(output_dir="", tile_size=112)
+    numbers = {"text": 0, "documents": 0}
+    for number in range(15):
+        grid = make_fineprint.GRIDS[number % 5]
+        page = pretrain.lay_out_text(options, "validation", grid, number)
+        assert page.placement.grid == grid
+        for run in page.runs:
+            assert pretrain.split_of(run.text) == "validation"
+            assert run.font in {font for fonts in pretrain.FONTS["validation"].values() for font in fonts}
+            assert run.ink[2] <= page.placement.image_size[1]
+        numbers["text"] += sum(len(run.text) for run in page.runs)
+        document = make_fineprint.lay_out(options, "validation", number)
+        numbers["documents"] += sum(len(run.text) for run in document.runs)
+    assert numbers["text"] > 1.5 * numbers["documents"]
+
+
+def test_batches_have_one_canvas_and_no_page_twice():
     options = make_fineprint.Options(output_dir="", tile_size=112, kinds=["sign", "chart"])
     batches = list(pretrain.PageBatches(options, "train", batch_size=4, count=10))
     grids = [batch["image_grids"] for batch in batches]
@@ -74,26 +110,62 @@ def test_batches_have_one_canvas_all_kinds_and_no_page_twice():
     assert len({tuple(grid[0].tolist()) for grid in grids}) == 5
     pages = torch.cat([batch["pixel_values"][:, 0].flatten(1) for batch in batches])
     assert len({page.numpy().tobytes() for page in pages}) == 40
+    for batch in batches:
+        (rows, columns), labels, fine_labels = batch["image_grids"][0].tolist(), batch["labels"], batch["fine_labels"]
+        assert labels.shape[:3] == (4, rows * 8, columns * 8)
+        assert fine_labels.shape[:3] == (4, rows * 16, columns * 16)
+        if not (labels == pretrain.IGNORED).any():
+            assert labels[labels > 0].bincount().tolist() == fine_labels[fine_labels > 0].bincount().tolist()
     (later,) = pretrain.PageBatches(options, "train", batch_size=4, first=7, count=1)
     assert torch.equal(later["pixel_values"], batches[7]["pixel_values"])
 
 
-def test_texts_are_in_reading_order(tmp_path):
-    options = make_fineprint.Options(output_dir="", tile_size=112, kinds=["receipt", "letter", "sign"])
-    pretrain.write_texts(options, 12, tmp_path / "texts.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
-    for index, row in enumerate(rows):
-        page = make_fineprint.lay_out(options, "train", pretrain.FIRST_PAGE + index)
-        *lines, question = row["messages"][0]["content"].splitlines()
-        assert question == page.asked[0].question
-        answers = [message["content"] for message in row["messages"][1::2]]
-        assert answers == [*(run.text for run in page.asked), "\n".join(lines)]
-        position = {}
-        for run in sorted(page.runs, key=lambda run: (run.y, run.x)):
-            line = next(number for number, line in enumerate(lines) if run.text in line)
-            position.setdefault(line, []).append(run.y)
-        for (_, above), (_, below) in zip(sorted(position.items()), sorted(position.items())[1:]):
-            assert min(above) < min(below)
+def test_cells_of_the_decoder_are_those_of_its_visual_tokens():
+    options = make_fineprint.Options(output_dir="", tile_size=112, kinds=["form", "sign"])
+    processor = compare.make_random({"data": {"tile_size": 112}, "model": {}}, seed=0)[1]
+    batches = pretrain.CellBatches(options, "train", batch_size=3, processor=processor, count=20)
+    num_low_res = num_empty = 0
+    for number, batch in enumerate(batches):
+        pages = [batches.lay_out(number, place) for place in range(3)]
+        (rows, columns), is_image = pages[0].placement.grid, batch["input_ids"] == processor.image_token_id
+        num_tokens = int(is_image[0].sum())
+        assert (is_image.sum(dim=1) == num_tokens).all()
+        views = batch["cells"].view(3, -1, 8, 8, pretrain.SLOTS)
+        assert views.shape[1] * 64 == num_tokens
+        answers = batch["labels"][0][batch["labels"][0] != pretrain.IGNORED]
+        text = processor.tokenizer.decode(answers, skip_special_tokens=True)
+        assert text == "".join(run.text for run in pages[0].asked) + pages[0].text
+        expected = torch.from_numpy(pretrain.label_cells(pages[0], 14, "global")).clamp(min=0)
+        if num_tokens == 64:
+            num_low_res += 1
+            assert torch.equal(views[0, 0], expected)
+            continue
+        num_empty += int((views[:, 0] == 0).all())
+        tiles = torch.from_numpy(pretrain.label_cells(pages[0], 14)).clamp(min=0)
+        for index in range(rows * columns):
+            row, column = divmod(index, columns)
+            assert torch.equal(views[0, 1 + index], tiles[8 * row : 8 * row + 8, 8 * column : 8 * column + 8])
+    assert 0 < num_low_res < 15
+    assert num_empty < 15
+
+
+def test_decoder_learns_to_repeat_what_the_cells_hold(recipe):
+    torch.manual_seed(0)
+    options = make_fineprint.Options(output_dir="", **recipe["data"])
+    model, processor = compare.make_random(recipe, seed=0)
+    batch = pretrain.CellBatches(options, "train", batch_size=2, processor=processor).make_batch(0)
+    network = pretrain.CellReading(model).train()
+    assert not any("vision" in name for name, _ in network.named_parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(100):
+        loss = network(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] > 4
+    assert losses[-1] < 0.5
 
 
 def test_vision_learns_the_characters_of_a_page(recipe):
@@ -109,7 +181,7 @@ def test_vision_learns_the_characters_of_a_page(recipe):
         optimizer.step()
         optimizer.zero_grad()
     after = pretrain.measure_accuracies(network, [batch])
-    for name in ("vit", "convnext"):
+    for name in ("vit", "convnext", "convnext_stage3"):
         assert before[name] < 0.2
         assert after[name] > 0.9
 
@@ -209,7 +281,7 @@ def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tm
     assert third.scripts == []
     assert "| CVFM (FILA) |" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "results.png").stat().st_size > 10_000
-    pretrained = compare.load_model(tmp_path / "pretrained" / "model").state_dict()
+    pretrained = compare.load_model(tmp_path / "pretrained" / "decoder" / "model").state_dict()
     random = compare.load_model(tmp_path / "random").state_dict()
     for part in ("vision_tower.vit.", "vision_tower.convnext.", "language_model."):
         assert any(part in name and not torch.equal(random[name], pretrained[name]) for name in random), part

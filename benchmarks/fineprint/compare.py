@@ -416,10 +416,10 @@ def compare(recipe, output, run):
         run("benchmarks/fineprint/make_fineprint.py", "--output_dir", data, *flags)
     base = recipe["base"]
     if recipe.get("pretraining"):
-        start, base = output / "random", output / "pretrained" / "model"
+        start, base = output / "random", output / "pretrained" / "decoder" / "model"
         write_start(start, recipe, None, "cvfm", recipe["seeds"][0])
-        if not (base / "config.json").exists():
-            arguments = ("--model_name_or_path", start, "--output_dir", base.parent)
+        if not base.exists():
+            arguments = ("--model_name_or_path", start, "--output_dir", output / "pretrained")
             run("benchmarks/fineprint/pretrain.py", written, *arguments)
     for seed in recipe["seeds"]:
         for fusion_type in recipe["fusion_types"]:

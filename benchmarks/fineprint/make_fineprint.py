@@ -18,7 +18,7 @@
     python benchmarks/fineprint/make_fineprint.py --output_dir build/fineprint-112 --tile_size 112
 
 The folder can be given to `datasets.load_dataset`: splits train, validation and test in chat format, of which train has
-one to `max_questions` questions for each image, the others one. Train, validation and test share no font, no template and no value.
+one to `max_questions` questions for each image (with `--transcribe` and all text of the page last), the others one. Train, validation and test share no font, no template and no value.
 
 Each question says where its answer lies on the canvas that FilaImageProcessor picks: "inside" one tile of the ViT, or
 "across" a cut. Answers that a cut merely touches are not asked about. Sample i depends on the seed, the split and i alone:
@@ -67,6 +67,7 @@ NUM_ATTEMPTS_AT_SIZE = 4
 NUM_ATTEMPTS_UNTIL_TIGHT = 10
 # Documents are drawn in one channel, from paper to ink, and coloured last.
 SHADES = {"paper": 0, "shade": 38, "bar": 204, "ink": 255}
+READ = "Read the page."  # what asks for all text
 MARGIN = 1 / 56  # between text and the edge of the image, in tiles
 
 # Bounds of the classes that the card counts.
@@ -142,6 +143,10 @@ class Options:
     )
     max_questions: int = field(
         default=4, metadata={"help": "Most questions about one training image; more make one longer conversation."}
+    )
+    transcribe: bool = field(
+        default=False,
+        metadata={"help": "End each training conversation with a turn that repeats all text of the page."},
     )
     num_proc: int = field(default=1, metadata={"help": "Processes that draw."})
     shard_size: int = field(default=1000, metadata={"help": "Images in each file."})
@@ -360,6 +365,16 @@ class Page:
         """`list[Run]`: all text on the page."""
         return [mark for mark in self.marks if isinstance(mark, Run)]
 
+    @property
+    def text(self):
+        """`str`: all text on the page, line by line."""
+        lines = []
+        for run in sorted(self.runs, key=lambda run: run.y):
+            if not lines or run.y - lines[-1][0].y > run.capital_height / 2:
+                lines.append([])
+            lines[-1].append(run)
+        return "\n".join(" ".join(run.text for run in sorted(line, key=lambda run: run.x)) for line in lines)
+
 
 def lay_out(options, split, index):
     """Lays out a sample.
@@ -577,6 +592,27 @@ def make_page(options, split, index):
     return render(page), page
 
 
+def make_messages(page, transcribe=False):
+    """The conversation about a page: its image, then question and answer by turns.
+
+    Args:
+        page ([`Page`])
+        transcribe (`bool`, *optional*): whether the last turn repeats all text.
+
+    Returns:
+        `list[dict]`: messages whose content is a list.
+    """
+    turns = [(run.question, run.text) for run in page.asked]
+    if transcribe:
+        turns.append((READ, page.text))
+    messages = []
+    for question, answer in turns:
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    messages[0]["content"].insert(0, {"type": "image", "text": None})
+    return messages
+
+
 def make_sample(options, split, index):
     """Makes one row of the dataset; depends on the seed, the split and the index, not on other samples.
 
@@ -593,17 +629,10 @@ def make_sample(options, split, index):
     image, page = make_page(options, split, index)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=page.quality)
-    messages = []
-    for run in page.asked:
-        content = [{"type": "text", "text": run.question}]
-        if not messages:
-            content.insert(0, {"type": "image", "text": None})
-        messages.append({"role": "user", "content": content})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": run.text}]})
     first = page.asked[0]
     return {
         "images": [{"bytes": buffer.getvalue(), "path": None}],
-        "messages": messages,
+        "messages": make_messages(page, options.transcribe and split == "train"),
         "question": first.question,
         "answer": first.text,
         "kind": page.kind,

@@ -16,72 +16,157 @@
     python benchmarks/fineprint/pretrain.py recipes/fineprint/small.yaml --model_name_or_path start --output_dir pretrained
 
 ViT and ConvNeXt learn, each for itself, which characters stand in each cell of a visual token: thousands of labels for
-a page, where a question about it has a few. The pages are drawn as training goes, and none comes twice. The decoder learns
-to answer questions about the text of pages, without an image, through train.py. Fusion and projector are left as they are: the
-stages of the article train them.
+a page, where a question about it has a few. The pages are drawn as training goes, and none comes twice. Most of them
+are full of text, so that there is more to learn from each. The decoder learns to answer questions about pages and to repeat
+them, from those same labels in place of visual tokens: what a perfect encoder would show it. Fusion and projector are left as
+they are: the stages of the article train them.
 
-The recipe is that of compare.py; `pretraining` in it has `vision` (options of TrainingArguments) and `text` (options of train.py,
-and `num_pages`). Started again, it goes on where it was.
+The recipe is that of compare.py; `pretraining` in it has `vision` and `decoder`, options of TrainingArguments and the
+`batch_size`, in pages. Started again, it goes on where it was.
 """
 
 import argparse
 import json
+import math
 import os
+import random
 import shutil
 import string
-import subprocess
-import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
-from fineprint_sources import load_font
-from make_fineprint import GRIDS, Options, image_processor, lay_out, make_page
+from fineprint_documents import Run
+from fineprint_sources import FONTS, Values, capital_height, load_font, measure, split_of
+from make_fineprint import (
+    GRIDS,
+    Options,
+    Page,
+    Placement,
+    draw_image_size,
+    image_processor,
+    lay_out,
+    make_messages,
+    render,
+)
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import AutoProcessor, Trainer, TrainingArguments
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from fila import FilaForConditionalGeneration
+from fila import FilaDataCollator, FilaForConditionalGeneration
 from fila.train import find_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 # Index 0 is for no character.
 CHARACTERS = {c: n for n, c in enumerate(string.digits + string.ascii_letters + string.punctuation + "€£", start=1)}
 SLOTS = 4  # characters that a cell may hold; what is more is not learnt
-EMPTY_WEIGHT = 0.1  # of slots without a character, which are most
+EMPTY_SHARE = 0.1  # of the slots without a character, which are most, so many are learnt
 IGNORED = -100
-READ = "Read the page."
+TEXT_KINDS = (
+    "price", "number", "code", "phone", "date", "time", "person", "city", "street", "job", "email", "shop", "goods", "place",
+    "words",
+)  # fmt: skip
+TEXT_SCALE = (0.7, 1.1)  # of the smallest and largest capitals of documents: those of text in pretraining
+LOW_RES_SHARE = 0.25  # of the batches of the decoder, which see the global view alone, as in stage 1
+TEXT_PAGES = 4  # of so many pages in pretraining, all but one are full of text
 FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of the dataset, which begins with 0
 
 
-def _advances(font, size, text):
-    """Where each character of a text begins and the last one ends, in pixels from the start."""
-    return np.array([load_font(font, size).getlength(text[:count]) for count in range(len(text) + 1)])
+def lay_out_text(options, split, grid, number):
+    """Lays out a page that is full of text, line after line in sizes and fonts of its own: several times the characters of a
+    document, so that a network sees more of them in the same time.
+
+    Args:
+        options ([`~make_fineprint.Options`]): of the documents.
+        split (`str`): whose fonts and values are used.
+        grid (`tuple[int, int]`): rows and columns of its canvas.
+        number (`int`): of the page.
+
+    Returns:
+        [`~make_fineprint.Page`]: without questions.
+    """
+    rng = random.Random(f"text/{options.seed}/{split}/{number}")
+    size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
+    is_turned = rng.random() < 0.4
+    angle, shear = (rng.uniform(-3, 3), rng.uniform(-0.04, 0.04)) if is_turned else (0.0, 0.0)
+    placement = Placement(size, grid, options.tile_size, angle, shear)
+    low, high = TEXT_SCALE[0] * options.min_text_height, TEXT_SCALE[1] * options.max_text_height
+    values = Values(split, rng)
+    runs, y = [], placement.margin
+    while True:
+        font = rng.choice(FONTS[split][rng.choice(list(FONTS[split]))])
+        capital = placement.unit * low * (high / low) ** rng.random()
+        font_size = math.ceil(capital / capital_height(font) * 4) / 4
+        y += capital * rng.uniform(1.35, 1.8)
+        if y > size[0] - placement.margin:
+            break
+        x = placement.margin + capital * rng.uniform(0, 2)
+        num_misses = 0
+        while num_misses < 3:
+            text = draw_words(values)
+            left, top, right, bottom = measure(font, font_size, text)
+            if x + right > size[1] - placement.margin:
+                num_misses += 1
+                continue
+            runs.append(Run(x, y, text, font, font_size, (x + left, y + top, x + right, y + bottom)))
+            x += right + capital * rng.uniform(0.5, 1.2)
+    return Page(split, "text", "lines", "", "", placement, runs, [], rng.getrandbits(32), 0)
 
 
-def label_cells(page, patch_size):
-    """The characters in each cell of the canvas, by their middle.
+def draw_words(values):
+    """`str`: a value of any kind, one of its words or a few random characters, in its own case or in capitals."""
+    rng = values.rng
+    while True:
+        text = getattr(values, rng.choice(TEXT_KINDS))()
+        if rng.random() < 0.5:
+            text = rng.choice(text.split())
+        if rng.random() < 0.15:
+            text = "".join(rng.choices(list(CHARACTERS), k=rng.randint(1, 8)))
+        if rng.random() < 0.15:
+            text = text.upper()
+        if split_of(text) == values.split:
+            return text
+
+
+@cache
+def _advance(font, character):
+    return load_font(font, 1000).getlength(character) / 1000
+
+
+def _locate_characters(run):
+    """`np.ndarray` of shape (characters, 2): the middle of each character of a run, on the page."""
+    edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])
+    return np.stack([(edges[:-1] + edges[1:]) / 2, np.full(len(run.text), run.y - run.capital_height / 2)], 1)
+
+
+def label_cells(page, cell_size, view="canvas"):
+    """The characters in each cell of a view, by their middle.
 
     Args:
         page ([`~make_fineprint.Page`]): a page.
-        patch_size (`int`): side of a cell in pixels of the ViT's canvas.
+        cell_size (`int`): side of a cell in pixels of the ViT's view.
+        view (`str`, *optional*): "canvas", all tiles laid together, or "global", the whole image on one tile.
 
     Returns:
         `np.ndarray` of shape (rows of cells, columns of cells, SLOTS): indices of `CHARACTERS` in reading order, then 0; all
         `IGNORED` where there are more, or one that is not among them.
     """
-    rows, columns = (side * page.placement.tile_size // patch_size for side in page.placement.grid)
+    placement = page.placement
+    height, width = placement.image_size
+    grid = placement.grid if view == "canvas" else (1, 1)
+    rows, columns = (side * placement.tile_size // cell_size for side in grid)
     labels = np.zeros((rows, columns, SLOTS), dtype=np.int64)
     count = np.zeros((rows, columns), dtype=int)
     for run in page.runs:
-        edges = _advances(run.font, run.size, run.text)
-        middles = np.stack(
-            [run.x + (edges[:-1] + edges[1:]) / 2, np.full(len(run.text), run.y - run.capital_height / 2)], 1
-        )
-        canvas = page.placement.to_canvas(page.placement.to_image(middles))
-        for character, (x, y) in zip(run.text, canvas // patch_size):
+        points = placement.to_image(_locate_characters(run))
+        if view == "canvas":
+            points = placement.to_canvas(points)
+        else:
+            points = points * (placement.tile_size / width, placement.tile_size / height)
+        for character, (x, y) in zip(run.text, points // cell_size):
             row, column = int(y), int(x)
             if character == " " or not (0 <= row < rows and 0 <= column < columns):
                 continue
@@ -94,8 +179,9 @@ def label_cells(page, patch_size):
     return labels
 
 
-class PageBatches(IterableDataset):
-    """Endless batches of new pages, all pages of a batch on the same canvas, canvases in turn.
+class Batches(IterableDataset):
+    """Endless batches of new pages, all pages of a batch on the same canvas, canvases in turn; a class of its own says what
+    [`make_batch`] makes of them.
 
     Args:
         options ([`~make_fineprint.Options`]): of the documents.
@@ -116,27 +202,40 @@ class PageBatches(IterableDataset):
             yield self.make_batch(number)
             number += step
 
+    def lay_out(self, number, place):
+        """[`~make_fineprint.Page`]: a document for a place of a batch; all kinds take turns."""
+        # Sample i has the kind i % kinds and the grid i // kinds % 5, so a batch has one grid.
+        num_kinds = len(self.options.kinds)
+        turn, kind = divmod(number // len(GRIDS) * self.batch_size + place, num_kinds)
+        turn = (FIRST_PAGE // num_kinds // len(GRIDS) + turn) * len(GRIDS) + number % len(GRIDS)
+        return lay_out(self.options, self.split, turn * num_kinds + kind)
+
+
+class PageBatches(Batches):
+    """Pictures of pages, and what is in their cells."""
+
     def make_batch(self, number):
         """
         Returns:
-            `dict` of tensors: the inputs of the vision tower, and `labels` of shape (pages, rows, columns, SLOTS).
+            `dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the cells of
+            the ViT, and `fine_labels` with twice the rows and columns.
         """
-        # Sample i has the kind i % kinds and the grid i // kinds % 5, so these have one grid, and all kinds.
-        num_kinds, grid = len(self.options.kinds), number % len(GRIDS)
-        first = FIRST_PAGE // num_kinds // len(GRIDS)
-        pages = []
-        for place in range(self.batch_size):
-            turn, kind = divmod(number // len(GRIDS) * self.batch_size + place, num_kinds)
-            turn = (first + turn) * len(GRIDS) + grid
-            pages.append(make_page(self.options, self.split, turn * num_kinds + kind))
+        pages = [
+            lay_out_text(self.options, self.split, GRIDS[number % len(GRIDS)], number * self.batch_size + place)
+            if place % TEXT_PAGES
+            else self.lay_out(number, place)
+            for place in range(self.batch_size)
+        ]
         processor = image_processor(self.options.tile_size)
-        inputs = processor([image for image, _ in pages], return_tensors="pt")
-        labels = np.stack([label_cells(page, processor.patch_size) for _, page in pages])
-        return {**inputs, "labels": torch.from_numpy(labels)}
+        inputs = processor([render(page) for page in pages], return_tensors="pt")
+        for name, side in (("labels", processor.patch_size), ("fine_labels", processor.patch_size // 2)):
+            inputs[name] = torch.from_numpy(np.stack([label_cells(page, side) for page in pages]))
+        return dict(inputs)
 
 
 class CharacterPretraining(nn.Module):
-    """ViT and ConvNeXt of a FILA side by side, each with a linear head that names the characters of each cell.
+    """ViT and ConvNeXt of a FILA side by side, each with a linear head that names the characters of each cell. The third
+    stage of the ConvNeXt, whose cells are half as large, has a head of its own.
 
     Args:
         model ([`FilaForConditionalGeneration`]): its vision tower is trained; nothing of it is copied.
@@ -145,22 +244,23 @@ class CharacterPretraining(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.vit, self.convnext = model.model.vision_tower.vit, model.model.vision_tower.convnext
-        widths = (self.vit.config.hidden_size, self.convnext.feature_info[-1]["num_chs"])
+        widths = (self.vit.config.hidden_size, *(stage["num_chs"] for stage in self.convnext.feature_info[:-3:-1]))
         num_classes = SLOTS * (1 + len(CHARACTERS))
         self.heads = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes)) for width in widths
         )
-        self.register_buffer("weight", torch.tensor([EMPTY_WEIGHT] + [1.0] * len(CHARACTERS)), persistent=False)
 
-    def forward(self, pixel_values, high_res_pixel_values, image_grids, labels, image_sizes=None):
+    def forward(self, pixel_values, high_res_pixel_values, image_grids, labels, fine_labels, image_sizes=None):
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 1 + R*C, 3, S, S)`), high_res_pixel_values (`torch.Tensor` of shape
                 `(N, R*C, 3, s, s)`), image_grids (`torch.Tensor` of shape `(N, 2)`): of images on the same canvas.
             labels (`torch.Tensor` of shape `(N, rows, columns, SLOTS)`): from [`label_cells`].
+            fine_labels (`torch.Tensor` of shape `(N, 2*rows, 2*columns, SLOTS)`): the same for cells half as large.
 
         Returns:
-            `dict`: `loss`, and `accuracies` of shape (2,): the share of characters that the ViT and the ConvNeXt name.
+            `dict`: `loss`, and `accuracies` of shape (3,): the share of characters that the ViT, the ConvNeXt and its third stage
+            name.
         """
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
@@ -175,15 +275,17 @@ class CharacterPretraining(nn.Module):
             high_res_pixel_values.unflatten(1, (rows, columns)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         )
         canvas = canvas.contiguous(memory_format=torch.channels_last)
-        cells = self.convnext.forward_intermediates(canvas, intermediates_only=True)[-1].permute(0, 2, 3, 1)
+        *_, fine, coarse = (
+            stage.permute(0, 2, 3, 1) for stage in self.convnext.forward_intermediates(canvas, intermediates_only=True)
+        )
         loss, accuracies = 0.0, []
-        for head, features in zip(self.heads, (patches, cells)):
-            logits = head(features).unflatten(-1, (SLOTS, -1)).float()
-            loss = loss + nn.functional.cross_entropy(
-                logits.flatten(0, -2), labels.flatten(), weight=self.weight, ignore_index=IGNORED
-            )
+        targets = (labels, labels, fine_labels)
+        for head, features, labels in zip(self.heads, (patches, coarse, fine), targets):
             is_character = labels > 0
-            accuracies.append((logits.argmax(-1) == labels)[is_character].float().mean())
+            is_learnt = is_character | ((labels == 0) & (torch.rand(labels.shape, device=labels.device) < EMPTY_SHARE))
+            logits = head(features).unflatten(-1, (SLOTS, -1))
+            loss = loss + nn.functional.cross_entropy(logits[is_learnt].float(), labels[is_learnt])
+            accuracies.append((logits[is_character].argmax(-1) == labels[is_character]).float().mean())
         return {"loss": loss, "accuracies": torch.stack(accuracies)}
 
 
@@ -193,24 +295,130 @@ def measure_accuracies(network, batches):
     network.eval()
     device = next(network.parameters()).device
     found = [network(**{key: value.to(device) for key, value in batch.items()})["accuracies"] for batch in batches]
-    return dict(zip(("vit", "convnext"), torch.stack(found).nanmean(dim=0).tolist()))
+    return dict(zip(("vit", "convnext", "convnext_stage3"), torch.stack(found).nanmean(dim=0).tolist()))
 
 
-def pretrain_vision(recipe, model, output, batch_size=16, num_eval_batches=10, **training):
+def pretrain_vision(recipe, model, processor, output, batch_size=16, num_eval_batches=10, **training):
     """Trains ViT and ConvNeXt of `model`, in place.
 
     Args:
         recipe (`dict`): of compare.py; its `data` says what the pages are.
-        model ([`FilaForConditionalGeneration`]): the model.
+        model ([`FilaForConditionalGeneration`]), processor ([`FilaProcessor`]): the model.
         output (`Path`): folder of checkpoints and of `vision.json`, the log.
         batch_size (`int`, *optional*): pages of a step.
         num_eval_batches (`int`, *optional*): batches of pages of the validation split that the result is measured on.
         training: options of TrainingArguments; `max_steps` is needed.
     """
     options = Options(output_dir="", **recipe["data"])
+    network = CharacterPretraining(model)
+    log = train(network, PageBatches(options, "train", batch_size), output, **training)
+    accuracies = measure_accuracies(network, PageBatches(options, "validation", batch_size, count=num_eval_batches))
+    print(f"characters named: ViT {accuracies['vit']:.1%}, ConvNeXt {accuracies['convnext']:.1%}")
+    (output / "vision.json").write_text(json.dumps({"accuracies": accuracies, "log": log}, indent=2) + "\n")
+
+
+class CellBatches(Batches):
+    """Conversations about pages, and what is in the cells of their visual tokens, without pictures.
+
+    Args:
+        options, split, batch_size, first, count: see [`Batches`].
+        processor ([`FilaProcessor`]): of the model.
+    """
+
+    def __init__(self, *arguments, processor, **others):
+        super().__init__(*arguments, **others)
+        self.collator = FilaDataCollator(processor)
+
+    def make_batch(self, number):
+        """
+        Returns:
+            `dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), and `cells` of shape (visual
+            tokens of the batch, SLOTS).
+        """
+        rng = random.Random(f"cells/{self.options.seed}/{self.split}/{number}")
+        processor = self.collator.processor
+        image_processor, tokenizer = processor.image_processor, processor.tokenizer
+        image_processor.do_dynamic_tiling = rng.random() >= LOW_RES_SHARE
+        sequences, cells = [], []
+        for place in range(self.batch_size):
+            page = self.lay_out(number, place)
+            sequences.append(self.collator.encode(make_messages(page, True), [page.placement.image_size]))
+            cells.append(label_tokens(page, image_processor.patch_size, image_processor.do_dynamic_tiling, rng))
+        length = max(len(sequence["input_ids"]) for sequence in sequences)
+        inputs = {"cells": torch.from_numpy(np.concatenate(cells))}
+        for name, filler in (("input_ids", tokenizer.pad_token_id), ("labels", IGNORED)):
+            rows = [sequence[name] + [filler] * (length - len(sequence[name])) for sequence in sequences]
+            inputs[name] = torch.tensor(rows)
+        lengths = torch.tensor([len(sequence["input_ids"]) for sequence in sequences])
+        return {**inputs, "attention_mask": (torch.arange(length) < lengths[:, None]).long()}
+
+
+def label_tokens(page, patch_size, is_tiled, rng):
+    """The characters in the cells of all visual tokens of a page, in their order.
+
+    Args:
+        page ([`~make_fineprint.Page`]): a page.
+        patch_size (`int`): side of a cell in pixels of the ViT's views.
+        is_tiled (`bool`): whether there are tiles beside the global view.
+        rng (`random.Random`): where there are tiles, half of the global views are left empty, so that the tiles are read.
+
+    Returns:
+        `np.ndarray` of shape (visual tokens, SLOTS): see [`label_cells`]; empty where those are `IGNORED`.
+    """
+    views = [label_cells(page, patch_size, "global").reshape(-1, SLOTS)]
+    if is_tiled:
+        if rng.random() < 0.5:
+            views[0][:] = 0
+        rows, columns = page.placement.grid
+        cells = label_cells(page, patch_size)
+        tiles = cells.reshape(rows, cells.shape[0] // rows, columns, -1, SLOTS).swapaxes(1, 2)
+        views.append(tiles.reshape(-1, SLOTS))
+    return np.concatenate(views).clip(min=0)
+
+
+class CellReading(nn.Module):
+    """The decoder of a FILA, which sees the characters of each cell in place of visual tokens.
+
+    Args:
+        model ([`FilaForConditionalGeneration`]): its decoder is trained; nothing of it is copied.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.language_model, self.lm_head = model.model.language_model, model.lm_head
+        self.model = [model]  # not a part: its vision is not trained
+        self.embeddings = nn.Embedding(SLOTS * (1 + len(CHARACTERS)), self.language_model.config.hidden_size)
+        self.embeddings.weight.data.normal_(std=0.02)
+
+    def forward(self, cells, num_items_in_batch=None, **inputs):
+        """
+        Args:
+            cells (`torch.Tensor` of shape `(visual tokens, SLOTS)`): from [`label_tokens`].
+            inputs: `input_ids`, `attention_mask` and `labels`.
+
+        Returns:
+            [`FilaCausalLMOutputWithPast`]
+        """
+        slots = torch.arange(SLOTS, device=cells.device) * (1 + len(CHARACTERS))
+        features = BaseModelOutputWithPooling(pooler_output=(self.embeddings(cells + slots).sum(dim=1),))
+        return self.model[0](**inputs, mm_encoder_outputs={"image": features}, use_cache=False)
+
+
+def train(network, batches, output, **training):
+    """Trains a network on endless batches, from its last checkpoint on.
+
+    Args:
+        network (`nn.Module`): it returns its loss.
+        batches ([`Batches`]): numbered from 0.
+        output (`Path`): folder of checkpoints.
+        training: options of TrainingArguments; `max_steps` is needed.
+
+    Returns:
+        `list[dict]`: the log.
+    """
     arguments = TrainingArguments(
         output_dir=str(output),
-        per_device_train_batch_size=1,  # a batch of pages
+        per_device_train_batch_size=1,  # one of `batches`
         remove_unused_columns=False,
         report_to="none",
         save_total_limit=1,
@@ -227,42 +435,25 @@ def pretrain_vision(recipe, model, output, batch_size=16, num_eval_batches=10, *
     done = 0 if checkpoint is None else int(checkpoint.name.split("-")[1])
     # Pages that were seen are not drawn again to be skipped.
     arguments.ignore_data_skip = True
-    first = done * arguments.gradient_accumulation_steps
-    network = CharacterPretraining(model)
-    train_dataset = PageBatches(options, "train", batch_size, first=first)
-    trainer = Trainer(network, arguments, train_dataset=train_dataset, data_collator=lambda batches: batches[0])
+    batches.first = done * arguments.gradient_accumulation_steps
+    trainer = Trainer(network, arguments, train_dataset=batches, data_collator=lambda batches: batches[0])
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    accuracies = measure_accuracies(network, PageBatches(options, "validation", batch_size, count=num_eval_batches))
-    print(f"characters named: ViT {accuracies['vit']:.1%}, ConvNeXt {accuracies['convnext']:.1%}")
-    log = {"accuracies": accuracies, "log": trainer.state.log_history}
-    (output / "vision.json").write_text(json.dumps(log, indent=2) + "\n")
+    return trainer.state.log_history
 
 
-def write_texts(options, num_pages, path):
-    """Writes chats about the text of pages, without images, whose last turn repeats the text.
+def pretrain_decoder(recipe, model, processor, output, batch_size=16, **training):
+    """Trains the decoder of `model`, in place.
 
     Args:
-        options ([`~make_fineprint.Options`]): of the documents.
-        num_pages (`int`): pages, one chat each.
-        path (`Path`): a .jsonl file.
+        recipe (`dict`): of compare.py; its `data` says what the pages are.
+        model ([`FilaForConditionalGeneration`]), processor ([`FilaProcessor`]): the model.
+        output (`Path`): folder of checkpoints and of `decoder.json`, the log.
+        batch_size (`int`, *optional*): pages of a step.
+        training: options of TrainingArguments; `max_steps` is needed.
     """
-    with open(path, "w") as file:
-        for index in range(num_pages):
-            page = lay_out(options, "train", FIRST_PAGE + index)
-            lines = []
-            for run in sorted(page.runs, key=lambda run: run.y):
-                if not lines or run.y - lines[-1][0].y > run.capital_height / 2:
-                    lines.append([])
-                lines[-1].append(run)
-            text = "\n".join(" ".join(run.text for run in sorted(line, key=lambda run: run.x)) for line in lines)
-            messages = []
-            for run in page.asked:
-                question = run.question if messages else f"{text}\n{run.question}"
-                messages.append({"role": "user", "content": question})
-                messages.append({"role": "assistant", "content": run.text})
-            # To copy is what answering takes, and whole pages teach it sooner than answers.
-            messages += [{"role": "user", "content": READ}, {"role": "assistant", "content": text}]
-            file.write(json.dumps({"messages": messages}) + "\n")
+    options = Options(output_dir="", **recipe["data"])
+    log = train(CellReading(model), CellBatches(options, "train", batch_size, processor=processor), output, **training)
+    (output / "decoder.json").write_text(json.dumps({"log": log}, indent=2) + "\n")
 
 
 def pretrain(recipe, start, output):
@@ -273,30 +464,20 @@ def pretrain(recipe, start, output):
         start (`Path`): a FILA with `fusion_type="cvfm"` to start from.
         output (`Path`): a folder; the pretrained FILA is in `model` in it.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    settings = recipe["pretraining"]
-    vision = output / "vision"
-    if not (vision / "model").exists():
-        model = FilaForConditionalGeneration.from_pretrained(start, dtype="float32")
-        pretrain_vision(recipe, model, vision, **settings["vision"])
-        with tempfile.TemporaryDirectory(dir=vision) as temporary:
-            folder = Path(temporary) / "model"
-            model.save_pretrained(folder)
-            AutoProcessor.from_pretrained(start, trust_remote_code=True).save_pretrained(folder)
-            os.rename(folder, vision / "model")
-        for checkpoint in vision.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    if not (output / "model" / "config.json").exists():
-        texts = output / "texts.jsonl"
-        options = dict(settings["text"])
-        num_pages = options.pop("num_pages")
-        if not texts.exists():
-            write_texts(Options(output_dir="", **recipe["data"]), num_pages, output / "texts.part")
-            os.replace(output / "texts.part", texts)
-        options |= {"stage": 2, "report_to": "none", "save_total_limit": 1, "train_data": [str(texts)]}
-        options |= {"model_name_or_path": str(vision / "model"), "output_dir": str(output / "model")}
-        (output / "text.yaml").write_text(yaml.safe_dump(options))
-        subprocess.run([sys.executable, str(ROOT / "train.py"), str(output / "text.yaml")], check=True)
+    for step, pretrain_part in (("vision", pretrain_vision), ("decoder", pretrain_decoder)):
+        folder = output / step
+        if not (folder / "model").exists():
+            model = FilaForConditionalGeneration.from_pretrained(start, dtype="float32")
+            processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
+            pretrain_part(recipe, model, processor, folder, **recipe["pretraining"][step])
+            processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                model.save_pretrained(Path(temporary) / "model")
+                processor.save_pretrained(Path(temporary) / "model")
+                os.rename(Path(temporary) / "model", folder / "model")
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        start = folder / "model"
 
 
 def main(arguments=None):
