@@ -14,7 +14,7 @@
 """Evaluates a vision-language model on questions about images: how many answers are right, overall and by group.
 
 python evaluate.py --model_name_or_path stage2 --data build/fineprint --output_dir results/stage2 \\
-    --group_by position kind text_height:8,10,12,16
+    --group_by position kind text_height:8,10,12,16 'position*text_height:12'
 
 The model is a folder or a Hub id: a FILA, or any model of transformers that `AutoModelForImageTextToText` loads and that
 has a processor with a chat template. Code that comes with it is run.
@@ -48,6 +48,7 @@ import time
 import warnings
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,10 @@ class EvaluationArguments:
     output_dir: str = field(default="results", metadata={"help": "A folder to make."})
     group_by: list[str] = field(
         default_factory=list,
-        metadata={"help": "Columns, or COLUMN:EDGE,EDGE,... for numbers; those without edges are cut into quartiles."},
+        metadata={
+            "help": "Columns, or COLUMN:EDGE,EDGE,... for numbers; those without edges are cut into quartiles. With * between "
+            "them, every combination."
+        },
     )
     limit: int | None = field(default=None, metadata={"help": "Ask the first so many rows."})
     batch_size: int = field(default=8, metadata={"help": "Questions that are answered together."})
@@ -370,49 +374,68 @@ def parse_groups(names, features):
     """Reads `--group_by`.
 
     Args:
-        names (`list[str]`): columns, perhaps with `:EDGE,EDGE,...`.
+        names (`list[str]`): columns, perhaps with `:EDGE,EDGE,...`, and several of them with `*` between.
         features (`Features`): of the dataset.
 
     Returns:
-        `dict[str, list[float] | None]`: edges of each column.
+        `dict[str, dict[str, list[float] | None]]`: for each grouping, named after its columns, their edges.
 
     Raises:
         EvaluationError: a column that does not exist or holds no plain values, or edges that make no bins.
     """
     allowed = [name for name, feature in features.items() if isinstance(feature, Value | ClassLabel)]
     groups = {}
-    for given in names:
-        column, _, edges = (given, "", "") if given in allowed else given.rpartition(":")
-        column = column or edges
-        if column not in allowed:
-            raise EvaluationError(
-                f"--group_by {given}: no column {column!r} with plain values. Choose from {', '.join(allowed) or 'none'}."
-            )
-        groups[column] = None
-        if column != given:
-            try:
-                groups[column] = [float(edge) for edge in edges.split(",")]
-            except ValueError:
-                groups[column] = []
-            is_number = features[column].dtype.startswith(("int", "uint", "float"))
-            if not groups[column] or not is_number or not (np.diff(groups[column]) > 0).all():
+    for name in names:
+        columns = {}
+        for given in [name] if name in allowed else name.split("*"):
+            column, _, edges = (given, "", "") if given in allowed else given.rpartition(":")
+            column = column or edges
+            if column not in allowed:
                 raise EvaluationError(
-                    f"--group_by {given}: edges are rising numbers with commas between, for a column of numbers, such as "
-                    "text_height:8,10,12."
+                    f"--group_by {name}: no column {column!r} with plain values. Choose from "
+                    f"{', '.join(allowed) or 'none'}."
                 )
+            columns[column] = None
+            if column != given:
+                try:
+                    columns[column] = [float(edge) for edge in edges.split(",")]
+                except ValueError:
+                    columns[column] = []
+                is_number = features[column].dtype.startswith(("int", "uint", "float"))
+                if not columns[column] or not is_number or not (np.diff(columns[column]) > 0).all():
+                    raise EvaluationError(
+                        f"--group_by {name}: edges are rising numbers with commas between, for a column of numbers, such "
+                        "as text_height:8,10,12."
+                    )
+        groups["*".join(columns)] = columns
     return groups
 
 
-def read_groups(dataset, groups):
+def read_columns(dataset, groups):
     """`pd.DataFrame`: the columns of `groups` for every row; labels of classes are texts."""
     table = pd.DataFrame(index=range(len(dataset)))
-    for column in groups:
+    for column in dict.fromkeys(column for columns in groups.values() for column in columns):
         table[column] = dataset.select_columns(column).to_pandas()[column]
         feature = dataset.features[column]
         if isinstance(feature, ClassLabel):
             names = dict(enumerate(feature.names))
             table[column] = table[column].map(names)
     return table
+
+
+def make_groups(table, columns):
+    """The group that each row belongs to, for one grouping.
+
+    Args:
+        table (`pd.DataFrame`): from [`read_columns`].
+        columns (`dict[str, list[float] | None]`): the edges of each column.
+
+    Returns:
+        `pd.Series` of names, those of several columns with commas between; ordered categories.
+    """
+    bins = [make_bins(table[column], edges) for column, edges in columns.items()]
+    names = [", ".join(parts) for parts in product(*(part.cat.categories for part in bins))]
+    return pd.Series(pd.Categorical(map(", ".join, zip(*bins)), categories=names, ordered=True), index=table.index)
 
 
 def make_bins(values, edges=None):
@@ -509,14 +532,14 @@ def make_tables(results):
         f"transformers {environment['transformers']}. In percent, with 95 % confidence intervals (percentile bootstrap over "
         "questions). Case and the amount of white space do not count.",
         "",
-        "| column | group | questions | exact match | ANLS |",
+        "| grouping | group | questions | exact match | ANLS |",
         "|---|---|---:|---:|---:|",
     ]
     rows = [("all", "", results["overall"])]
-    rows += [(column, name, part) for column, parts in results["groups"].items() for name, part in parts.items()]
-    for column, name, summary in rows:
+    rows += [(grouping, name, part) for grouping, parts in results["groups"].items() for name, part in parts.items()]
+    for grouping, name, summary in rows:
         shown = name.replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {column} | {shown} | {summary['n']} | {' | '.join(cells(summary))} |")
+        lines.append(f"| {grouping} | {shown} | {summary['n']} | {' | '.join(cells(summary))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -527,8 +550,8 @@ def evaluate(options):
         options ([`EvaluationArguments`]): the options.
 
     Returns:
-        `dict`: the content of results.json: `settings`, `environment` (versions, device), `overall` and, for each column
-        and value of `--group_by`, `groups` (each from [`summarize`]), `seconds` from the first batch to the last and
+        `dict`: the content of results.json: `settings`, `environment` (versions, device), `overall` and, for each
+        grouping of `--group_by` and each group, `groups` (each from [`summarize`]), `seconds` from the first batch to the last and
         `seconds_per_image`, reading included; `None` without images.
 
     Raises:
@@ -544,7 +567,7 @@ def evaluate(options):
     seconds = time.perf_counter() - start
 
     scores = pd.DataFrame([score(text, entry["references"]) for text, entry in zip(predictions, index)])
-    table = read_groups(source.dataset, groups)
+    table = read_columns(source.dataset, groups)
     values = table.astype(object).where(table.notna(), None).to_dict("records")  # a missing number is null in JSON
     device, num_images = model.device, sum(entry["num_images"] for entry in index)
     is_cuda = device.type == "cuda"
@@ -559,11 +582,11 @@ def evaluate(options):
         },
         "overall": summarize(scores),
         "groups": {
-            column: {
+            grouping: {
                 name: summarize(part)
-                for name, part in scores.groupby(make_bins(table[column], edges), observed=True, sort=True)
+                for name, part in scores.groupby(make_groups(table, columns), observed=True, sort=True)
             }
-            for column, edges in groups.items()
+            for grouping, columns in groups.items()
         },
         "seconds": seconds,
         "seconds_per_image": seconds / num_images if num_images else None,

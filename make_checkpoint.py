@@ -11,12 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Makes the small default checkpoint at the root of this repository: config, processor, tokenizer and random weights.
+"""Makes the small default checkpoint at the root of this repository: config, processor, tokenizer and weights.
 
-    python make_checkpoint.py [--output FOLDER] [--seed 0]
+    python make_checkpoint.py --weights build/default/cvfm-seed0/stage2
+    python make_checkpoint.py --output random
 
-The geometry is the article's (336-pixel tiles, patch 14, five canvases); the networks are small. The weights are random:
-the fusion starts as the identity and nothing has been trained.
+The weights are those of a trained FILA of this config, in bfloat16, or random. recipes/fineprint/default.yaml trained the ones
+at the root. The geometry is the article's at a third of the scale: tiles of 112 pixels, patch 14, five canvases.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, F
 from fila.convert_weights import IMAGE_TOKEN, JOINED_IMAGE_TOKEN
 
 ROOT = Path(__file__).resolve().parent
+TILE_SIZE = 112
+GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # the article's canvases, in tiles
 PAD_TOKEN, START_TOKEN, END_TOKEN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 CHAT_TEMPLATE = """\
@@ -95,46 +98,60 @@ def make_tokenizer():
 
 
 def make_config(tokenizer):
-    """The small model: half the depth of ViT-L/14-336, and its fusion layers halved with it."""
+    """The small model."""
     return FilaConfig(
         vision_config={
-            "hidden_size": 192,
-            "intermediate_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 3,
-            "image_size": 336,
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 7,
+            "num_attention_heads": 2,
+            "image_size": TILE_SIZE,
             "patch_size": 14,
         },
-        convnext_config={"architecture": "convnext_atto", "model_args": {"ls_init_value": 0.1}},
+        convnext_config={
+            "architecture": "convnext_atto",
+            "model_args": {"depths": [1, 1, 6, 2], "dims": [16, 32, 96, 192], "ls_init_value": 0.1},
+        },
         text_config={
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "hidden_size": 256,
-            "intermediate_size": 768,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
             "max_position_embeddings": tokenizer.model_max_length,
             "tie_word_embeddings": True,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        fusion_layers=[1, 3, 6, 10],
+        fusion_layers=[1, 2, 4, 6],
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
     )
+
+
+def make_processor():
+    """Canvases, tokenizer and chat template of the small model."""
+    pinpoints = [[rows * TILE_SIZE, columns * TILE_SIZE] for rows, columns in GRIDS]
+    image_processor = FilaImageProcessor(size=TILE_SIZE, image_grid_pinpoints=pinpoints)
+    return FilaProcessor(image_processor, make_tokenizer(), chat_template=CHAT_TEMPLATE)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT, help="model folder to write (default: this repository)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    parser.add_argument("--weights", type=Path, help="FILA folder whose weights are taken (default: random weights)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random weights")
     arguments = parser.parse_args()
 
-    tokenizer = make_tokenizer()
-    processor = FilaProcessor(FilaImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
+    processor = make_processor()
+    tokenizer = processor.tokenizer
     torch.manual_seed(arguments.seed)
-    model = FilaForConditionalGeneration(make_config(tokenizer)).to(torch.bfloat16)
+    model = FilaForConditionalGeneration(make_config(tokenizer))
+    if arguments.weights is not None:
+        model.load_state_dict(FilaForConditionalGeneration.from_pretrained(arguments.weights).state_dict())
+    model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -150,7 +167,8 @@ def main():
             if not (file.suffix == ".py" and arguments.output.resolve() == ROOT):
                 os.replace(file, arguments.output / file.name)
     size = (arguments.output / "model.safetensors").stat().st_size
-    print(f"{arguments.output}: {model.num_parameters() / 1e6:.1f} M parameters, {size / 1e6:.1f} MB, untrained")
+    origin = "random" if arguments.weights is None else f"of {arguments.weights}"
+    print(f"{arguments.output}: {model.num_parameters() / 1e6:.1f} M parameters, {size / 1e6:.1f} MB, weights {origin}")
 
 
 if __name__ == "__main__":

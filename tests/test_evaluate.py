@@ -174,7 +174,9 @@ def test_groups_sum_to_the_whole(first_run, model_folder, tmp_path):
     references = [[text, "other"] if number < 3 else ["zzzzzzzzzzzz"] for number, text in enumerate(answers)]
     data = write_data(tmp_path / "data", ["never read"] * 6, references)
     output = tmp_path / "results"
-    results, lines = run(model_folder, data, output, group_by=["position", "kind", "text_height:10,14"])
+    results, lines = run(
+        model_folder, data, output, group_by=["position", "kind", "text_height:10,14", "kind*text_height:12"]
+    )
     assert [line["em"] for line in lines] == [1, 1, 1, 0, 0, 0]
     assert results["overall"]["n"] == 6
     assert results["overall"]["em"] == results["overall"]["anls"] == 0.5

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fila import FilaDataCollator, FilaProcessor
+from fila import FilaDataCollator, FilaImageProcessor, FilaProcessor
 from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
 
 SIZE = st.tuples(st.integers(1, 250), st.integers(1, 250))
@@ -241,11 +241,8 @@ def test_collator_error_names_the_example(processor, example, message):
 
 def test_default_checkpoint_processor_uses_the_canvases_of_the_article():
     processor = FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    assert processor.image_processor.image_grid_pinpoints == [
-        [336, 672],
-        [672, 336],
-        [672, 672],
-        [1008, 336],
-        [336, 1008],
-    ]
-    assert processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens == [5 * 576, 4 * 576]
+    grids = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
+    for image_processor, size in ((processor.image_processor, 112), (FilaImageProcessor(), 336)):
+        assert [tuple(side // size for side in canvas) for canvas in image_processor.image_grid_pinpoints] == grids
+        assert all(side % size == 0 for canvas in image_processor.image_grid_pinpoints for side in canvas)
+    assert processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens == [5 * 64, 4 * 64]
