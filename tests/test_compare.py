@@ -14,9 +14,11 @@
 """benchmarks/fineprint/pretrain.py and compare.py: labels, equal starts, summaries, and the way from end to end."""
 
 import importlib
+import json
 import subprocess
 import sys
 import time
+import unittest.mock
 
 import numpy as np
 import pandas as pd
@@ -154,7 +156,7 @@ def test_decoder_learns_to_repeat_what_the_cells_hold(recipe):
     options = make_fineprint.Options(output_dir="", **recipe["data"])
     model, processor = compare.make_random(recipe, seed=0)
     batch = pretrain.CellBatches(options, "train", batch_size=2, processor=processor).make_batch(0)
-    network = pretrain.CellReading(model).train()
+    network = pretrain.CellReading(model, pretrain.CellEmbedding(processor.tokenizer, 32)).train()
     assert not any("vision" in name for name, _ in network.named_parameters())
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     losses = []
@@ -184,6 +186,62 @@ def test_vision_learns_the_characters_of_a_page(recipe):
     for name in ("vit", "convnext", "convnext_stage3"):
         assert before[name] < 0.2
         assert after[name] > 0.9
+
+
+def test_scribbles_are_what_their_cells_hold():
+    options = make_fineprint.Options(output_dir="", tile_size=112)
+    processor = compare.make_random({"data": {"tile_size": 112}, "model": {}}, seed=0)[1]
+    letters = "".join(sorted(pretrain.CHARACTERS, key=pretrain.CHARACTERS.get))
+    batches = pretrain.CellBatches(options, "train", batch_size=4, processor=processor, num_scribbles=12)
+    num_lines = []
+    for number in (0, 11):
+        batch = batches.make_batch(number)
+        assert batch["is_scribbled"]
+        assert len(batch["input_ids"]) == 8
+        for labels, cells in zip(batch["labels"], batch["cells"].view(8, -1)):
+            text = processor.tokenizer.decode(labels[labels != pretrain.IGNORED], skip_special_tokens=True)
+            assert "".join(text.split()) == "".join(letters[label - 1] for label in cells[cells > 0])
+            num_lines.append(text.count("\n") + 1)
+    assert max(num_lines[:8]) == 1 < max(num_lines[8:]) <= pretrain.MAX_LINES
+    assert not batches.make_batch(12)["is_scribbled"]
+
+
+def test_alignment_asks_of_visual_tokens_what_the_decoder_has_read():
+    """A vision that gives just what the decoder's pretraining gives, in the order of its tokens, has no error."""
+    options = make_fineprint.Options(output_dir="", tile_size=112, kinds=["sign"])
+    model, processor = compare.make_random({"data": {"tile_size": 112}, "model": {}}, seed=0)
+    cell_embedding = pretrain.CellEmbedding(processor.tokenizer, 192)
+    batches = pretrain.PageBatches(options, "train", batch_size=1)
+    batch = batches.make_batch(2)  # 2 x 2 tiles
+    rng = unittest.mock.Mock(random=lambda: 1.0)
+    cells = torch.from_numpy(pretrain.label_tokens(batches.lay_out(2, 0), 14, True, rng))
+    features = cell_embedding(cells, model.get_input_embeddings())
+    network = pretrain.CellAlignment(model, cell_embedding)
+    with unittest.mock.patch.object(model, "get_image_features") as get_image_features:
+        for change, error in ((features, 0), (0 * features, 1), (features.flip(0), 2)):
+            get_image_features.return_value.pooler_output = (change,)
+            assert network(**batch)["loss"].item() == pytest.approx(error, abs=1e-4 + 1.9 * (error == 2))
+    trained = {name.split(".")[0] for name, _ in network.named_parameters()}
+    assert trained == {"vision_tower", "multi_modal_projector"}
+
+
+@pytest.mark.parametrize("fusion_type", FUSION_TYPES)
+def test_projector_is_standardized_for_what_the_vision_gives(recipe, fusion_type, tmp_path):
+    compare.write_start(tmp_path / "start", recipe, None, fusion_type, 0)
+    model = compare.load_model(tmp_path / "start")
+    model.model.vision_tower.vit.layers[-1].mlp.fc2.bias.data += 30  # as in a ViT that was pretrained in a short time
+    options = make_fineprint.Options(output_dir="", **recipe["data"])
+    batch = pretrain.PageBatches(options, "train", batch_size=2).make_batch(2)
+    outputs = []
+    model.model.multi_modal_projector.linear_1.register_forward_hook(lambda *args: outputs.append(args[2]))
+    pretrain.standardize_projector(model, batch)
+    images = {name: batch[name] for name in ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids")}
+    if fusion_type == "none":
+        images.pop("high_res_pixel_values")
+    with torch.no_grad():
+        model.get_image_features(**images)
+    assert outputs[-1].flatten(0, -2).mean(0).abs().max() < 1e-2
+    assert 0.5 < outputs[-1].std() < 2
 
 
 # Comparison
@@ -268,19 +326,21 @@ class Runner(compare.Runner):
 @pytest.mark.slow
 def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tmp_path):
     recipe = {**recipe, "fusion_types": ["none", "cvfm"], "data": {**recipe["data"], "num_train": 16, "num_test": 20}}
-    first, second, third = Runner(stop=4), Runner(), Runner()
+    first, second, third = Runner(stop=5), Runner(), Runner()
     with pytest.raises(subprocess.TimeoutExpired):
         compare.compare(recipe, tmp_path, first)
     assert not (tmp_path / "results.json").exists()
     compare.compare(recipe, tmp_path, second)
     start = ["benchmarks/fineprint/make_fineprint.py", "benchmarks/fineprint/pretrain.py"]
-    strategy = ["train.py", "train.py", "evaluate.py"]
-    assert first.scripts == [*start, *strategy[:2]]
-    assert second.scripts == [*strategy[1:], *strategy]
+    strategy = ["benchmarks/fineprint/pretrain.py", "train.py", "train.py", "evaluate.py"]
+    assert first.scripts == [*start, *strategy[:3]]
+    assert second.scripts == [*strategy[2:], *strategy]
     compare.compare(recipe, tmp_path, third)
     assert third.scripts == []
     assert "| CVFM (FILA) |" in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "results.png").stat().st_size > 10_000
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("results.png", "curves.png"))
+    curves = json.loads((tmp_path / "results.json").read_text())["curves"]
+    assert list(curves) == ["pretraining, vision", "pretraining, decoder", "alignment", "stage1", "stage2"]
     pretrained = compare.load_model(tmp_path / "pretrained" / "decoder" / "model").state_dict()
     random = compare.load_model(tmp_path / "random").state_dict()
     for part in ("vision_tower.vit.", "vision_tower.convnext.", "language_model."):

@@ -17,7 +17,7 @@
     python benchmarks/fineprint/compare.py recipes/fineprint/small.yaml --output_dir build/compare --budget 500
 
 The recipe says everything else: the documents (`data`, options of make_fineprint.py), the networks (`base`, any FILA, or `model`,
-changes to the default checkpoint's config, random or with `pretraining`, see pretrain.py), what train.py does (`stage1`, `stage2`)
+changes to the default checkpoint's config, random or with `pretraining`, see pretrain.py, and for each strategy its `alignment`), what train.py does (`stage1`, `stage2`)
 and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in a folder of its own, `cvfm-seed0`,
 through train.py itself.
 
@@ -25,7 +25,7 @@ Started again, it goes on where it was: what is whole is kept, a stage that was 
 With `--budget` it stops by itself after so many seconds, for machines with a time limit. Only training goes on from a checkpoint:
 the documents, an evaluation and the first `save_steps` of a stage must each fit into one budget.
 
-The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match,
+The output folder then holds `results.json`, `results.md` (the tables), `results.png` (the plot) and `curves.png` (the losses). Accuracies are exact match,
 averaged over the seeds; intervals of 95 % come from a bootstrap over the questions, and do not cover what other seeds would
 give.
 """
@@ -55,10 +55,11 @@ from fila.configuration_fila import FUSION_TYPES
 from fila.evaluate import make_bins, mean_with_interval
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = {"data", "model", "base", "pretraining", "stage1", "stage2", "evaluation"}
+KEYS = {"data", "model", "base", "pretraining", "alignment", "stage1", "stage2", "evaluation"}
 KEYS |= {"seeds", "fusion_types", "text_height_edges"}
 COLUMNS = ("position", "text_height", "kind")  # of the dataset, by which accuracies are given
 POSITIONS = ("inside", "across")
+STAGES = {f"stage{stage}": f"stage{stage}/log_history.json" for stage in (1, 2)}  # and their logs
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
     "cross_attention": "cross-attention (Mini-Gemini)",
@@ -216,9 +217,15 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
         folder (`Path`): of this strategy and seed.
         run ([`Runner`]): runs train.py and evaluate.py.
     """
-    start = folder / "start"
-    write_start(start, recipe, base, fusion_type, seed)
-    model = start
+    model = folder / "start"
+    write_start(model, recipe, base, fusion_type, seed)
+    if recipe.get("alignment"):
+        aligned, cells = folder / "alignment", Path(base).parent / "cells.safetensors"
+        if not (aligned / "model").exists():
+            (folder / "recipe.json").write_text(json.dumps(recipe))
+            arguments = ("--model_name_or_path", model, "--output_dir", aligned, "--align", cells)
+            run("benchmarks/fineprint/pretrain.py", folder / "recipe.json", *arguments)
+        model = aligned / "model"
     for stage in (1, 2):
         output = folder / f"stage{stage}"
         if not (output / "config.json").exists():
@@ -362,16 +369,54 @@ def plot(summary, path):
     figure.savefig(path, dpi=110)
 
 
+def read_curves(output, recipe):
+    """`dict[str, dict[str, list]]`: for each step of the recipe, lists of [step, loss] of every run that has a log."""
+    curves = {}
+    for step, name in (("vision", "pretrained/vision/vision.json"), ("decoder", "pretrained/decoder/decoder.json")):
+        if (output / name).exists():
+            curves[f"pretraining, {step}"] = {"all": _read_losses(json.loads((output / name).read_text())["log"])}
+    for step, name in (("alignment", "alignment/alignment.json"), *STAGES.items()):
+        for seed in recipe["seeds"]:
+            for fusion_type in recipe["fusion_types"]:
+                path = output / f"{fusion_type}-seed{seed}" / name
+                if path.exists():
+                    log = json.loads(path.read_text())
+                    log = log["log"] if isinstance(log, dict) else log
+                    curves.setdefault(step, {})[f"{fusion_type}, seed {seed}"] = _read_losses(log)
+    return curves
+
+
+def _read_losses(log):
+    return [[entry["step"], float(entry["loss"])] for entry in log if "loss" in entry]
+
+
+def plot_curves(curves, path):
+    """Draws losses over steps, a panel for each step of the recipe, into a PNG."""
+    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
+    for axis, (title, runs) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        for name, points in runs.items():
+            axis.plot(*zip(*points), label=name, linewidth=1)
+        axis.set(title=title, xlabel="step", yscale="log")
+        axis.grid(alpha=0.3)
+        if len(runs) > 1:
+            axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
 def write_summary(output, recipe):
-    """Writes results.json, results.md and results.png."""
+    """Writes results.json, results.md, results.png and, of the losses, curves.png."""
     summary = summarize(read_predictions(output, recipe), recipe["text_height_edges"])
     describe_runs(output, recipe, summary)
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         folder = Path(temporary)
         plot(summary, folder / "results.png")
+        curves = read_curves(output, recipe)
+        plot_curves(curves, folder / "curves.png")
         (folder / "results.md").write_text(make_tables(recipe, summary))
-        (folder / "results.json").write_text(json.dumps({"recipe": recipe, "results": summary}, indent=2) + "\n")
-        for name in ("results.png", "results.md", "results.json"):
+        (folder / "results.json").write_text(
+            json.dumps({"recipe": recipe, "results": summary, "curves": curves}, indent=2) + "\n"
+        )
+        for name in ("curves.png", "results.png", "results.md", "results.json"):
             os.replace(folder / name, output / name)
     print((output / "results.md").read_text())
 

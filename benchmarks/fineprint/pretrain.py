@@ -43,6 +43,7 @@ from fineprint_documents import Run
 from fineprint_sources import FONTS, Values, capital_height, load_font, measure, split_of
 from make_fineprint import (
     GRIDS,
+    READ,
     Options,
     Page,
     Placement,
@@ -52,6 +53,7 @@ from make_fineprint import (
     make_messages,
     render,
 )
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import AutoProcessor, Trainer, TrainingArguments
@@ -65,13 +67,18 @@ CHARACTERS = {c: n for n, c in enumerate(string.digits + string.ascii_letters + 
 SLOTS = 4  # characters that a cell may hold; what is more is not learnt
 EMPTY_SHARE = 0.1  # of the slots without a character, which are most, so many are learnt
 IGNORED = -100
+CELLS = "cells.safetensors"  # beside the pretrained decoder: the CellEmbedding it was trained with
 TEXT_KINDS = (
     "price", "number", "code", "phone", "date", "time", "person", "city", "street", "job", "email", "shop", "goods", "place",
     "words",
 )  # fmt: skip
 TEXT_SCALE = (0.7, 1.1)  # of the smallest and largest capitals of documents: those of text in pretraining
+EMPTY_STD = 0.1  # of the vector of an empty cell in the beginning
+MAX_NOISE = 0.7  # of cells, as a share of their root mean square
+MAX_LINES = 6  # of scribbles
 LOW_RES_SHARE = 0.25  # of the batches of the decoder, which see the global view alone, as in stage 1
 TEXT_PAGES = 4  # of so many pages in pretraining, all but one are full of text
+STATISTICS_BATCH = 1_000_002  # of four tiles, and beyond those that are trained on
 FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of the dataset, which begins with 0
 
 
@@ -218,7 +225,7 @@ class PageBatches(Batches):
         """
         Returns:
             `dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the cells of
-            the ViT, and `fine_labels` with twice the rows and columns.
+            the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the global view.
         """
         pages = [
             lay_out_text(self.options, self.split, GRIDS[number % len(GRIDS)], number * self.batch_size + place)
@@ -228,8 +235,12 @@ class PageBatches(Batches):
         ]
         processor = image_processor(self.options.tile_size)
         inputs = processor([render(page) for page in pages], return_tensors="pt")
-        for name, side in (("labels", processor.patch_size), ("fine_labels", processor.patch_size // 2)):
-            inputs[name] = torch.from_numpy(np.stack([label_cells(page, side) for page in pages]))
+        for name, *where in (
+            ("labels", processor.patch_size, "canvas"),
+            ("fine_labels", processor.patch_size // 2, "canvas"),
+            ("global_labels", processor.patch_size, "global"),
+        ):
+            inputs[name] = torch.from_numpy(np.stack([label_cells(page, *where) for page in pages]))
         return dict(inputs)
 
 
@@ -317,17 +328,48 @@ def pretrain_vision(recipe, model, processor, output, batch_size=16, num_eval_ba
     (output / "vision.json").write_text(json.dumps({"accuracies": accuracies, "log": log}, indent=2) + "\n")
 
 
+def scribble(rng, side, num_lines):
+    """Lines of random characters on one view.
+
+    Args:
+        rng (`random.Random`): where all chance comes from.
+        side (`int`): rows and columns of cells.
+        num_lines (`int`): most lines.
+
+    Returns:
+        `tuple[np.ndarray, str]`: characters of the cells, as from [`label_cells`], of shape (side, side, SLOTS), and the text.
+    """
+    cells, lines = np.zeros((side, side, SLOTS), dtype=np.int64), []
+    row = rng.randrange(max(1, side + 1 - num_lines))
+    while row < side and len(lines) < num_lines:
+        advance, x, words = rng.uniform(0.45, 0.85), rng.uniform(0, 3), []
+        while x + (length := rng.randint(2, 6)) * advance <= side:
+            words.append("".join(rng.choices(list(CHARACTERS), k=length)))
+            for character in words[-1]:
+                cell = cells[row, int(x + advance / 2)]
+                cell[np.argmin(cell)] = CHARACTERS[character]
+                x += advance
+            x += advance * rng.uniform(0.8, 2)
+        lines.append(" ".join(words))
+        row += rng.randint(1, 2)
+    return cells, "\n".join(lines)
+
+
 class CellBatches(Batches):
     """Conversations about pages, and what is in the cells of their visual tokens, without pictures.
+
+    Before the pages come scribbles, line by line more of them. In those there is nothing to guess: they teach, in short
+    sequences, to look where the next character is.
 
     Args:
         options, split, batch_size, first, count: see [`Batches`].
         processor ([`FilaProcessor`]): of the model.
+        num_scribbles (`int`, *optional*): batches of them, of twice as many as there are pages in a batch.
     """
 
-    def __init__(self, *arguments, processor, **others):
+    def __init__(self, *arguments, processor, num_scribbles=0, **others):
         super().__init__(*arguments, **others)
-        self.collator = FilaDataCollator(processor)
+        self.collator, self.num_scribbles = FilaDataCollator(processor), num_scribbles
 
     def make_batch(self, number):
         """
@@ -336,16 +378,26 @@ class CellBatches(Batches):
             tokens of the batch, SLOTS).
         """
         rng = random.Random(f"cells/{self.options.seed}/{self.split}/{number}")
-        processor = self.collator.processor
-        image_processor, tokenizer = processor.image_processor, processor.tokenizer
-        image_processor.do_dynamic_tiling = rng.random() >= LOW_RES_SHARE
+        image_processor, tokenizer = self.collator.processor.image_processor, self.collator.processor.tokenizer
+        patch_size, tile_size = image_processor.patch_size, self.options.tile_size
+        is_scribbled = number < self.num_scribbles
+        image_processor.do_dynamic_tiling = is_tiled = not is_scribbled and rng.random() >= LOW_RES_SHARE
         sequences, cells = [], []
-        for place in range(self.batch_size):
-            page = self.lay_out(number, place)
-            sequences.append(self.collator.encode(make_messages(page, True), [page.placement.image_size]))
-            cells.append(label_tokens(page, image_processor.patch_size, image_processor.do_dynamic_tiling, rng))
+        if is_scribbled:
+            num_lines = 1 + number * MAX_LINES // self.num_scribbles
+            for _ in range(2 * self.batch_size):
+                scribbled, text = scribble(rng, tile_size // patch_size, num_lines)
+                cells.append(scribbled.reshape(-1, SLOTS))
+                messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": READ}]}]
+                messages.append({"role": "assistant", "content": text})
+                sequences.append(self.collator.encode(messages, [(tile_size, tile_size)]))
+        else:
+            for place in range(self.batch_size):
+                page = self.lay_out(number, place)
+                cells.append(label_tokens(page, patch_size, is_tiled, rng))
+                sequences.append(self.collator.encode(make_messages(page, True), [page.placement.image_size]))
         length = max(len(sequence["input_ids"]) for sequence in sequences)
-        inputs = {"cells": torch.from_numpy(np.concatenate(cells))}
+        inputs = {"cells": torch.from_numpy(np.concatenate(cells)), "is_scribbled": torch.tensor(is_scribbled)}
         for name, filler in (("input_ids", tokenizer.pad_token_id), ("labels", IGNORED)):
             rows = [sequence[name] + [filler] * (length - len(sequence[name])) for sequence in sequences]
             inputs[name] = torch.tensor(rows)
@@ -376,32 +428,107 @@ def label_tokens(page, patch_size, is_tiled, rng):
     return np.concatenate(views).clip(min=0)
 
 
+class CellEmbedding(nn.Module):
+    """What the decoder sees of a cell in pretraining: the sum of the embeddings of its characters, each turned as its place in
+    the cell says; for an empty cell, a vector.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): of the model; the last token of a character stands for it.
+        width (`int`): of the decoder.
+    """
+
+    def __init__(self, tokenizer, width):
+        super().__init__()
+        token_ids = [0, *(tokenizer.encode(character)[-1] for character in CHARACTERS)]
+        self.register_buffer("token_ids", torch.tensor(token_ids), persistent=False)
+        turns = [torch.eye(width), *(torch.linalg.qr(torch.randn(width, width))[0] for _ in range(SLOTS - 1))]
+        self.turns = nn.Parameter(torch.stack(turns))
+        self.empty = nn.Parameter(torch.randn(width) * EMPTY_STD)
+
+    def forward(self, cells, embeddings):
+        """
+        Args:
+            cells (`torch.Tensor` of shape `(visual tokens, SLOTS)`): from [`label_tokens`].
+            embeddings (`nn.Embedding`): of the decoder's tokens.
+
+        Returns:
+            `torch.Tensor` of shape (visual tokens, width).
+        """
+        characters = embeddings(self.token_ids[cells]) * (cells > 0).unsqueeze(-1)
+        is_empty = (cells == 0).all(dim=-1).unsqueeze(-1)
+        return torch.einsum("nsd,sde->ne", characters, self.turns) + is_empty * self.empty
+
+
 class CellReading(nn.Module):
     """The decoder of a FILA, which sees the characters of each cell in place of visual tokens.
 
     Args:
         model ([`FilaForConditionalGeneration`]): its decoder is trained; nothing of it is copied.
+        cell_embedding ([`CellEmbedding`]): trained with it.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, cell_embedding):
         super().__init__()
-        self.language_model, self.lm_head = model.model.language_model, model.lm_head
+        self.language_model, self.cell_embedding = model.model.language_model, cell_embedding
+        if not model.config.tie_word_embeddings:  # else it is the embedding of the former
+            self.lm_head = model.lm_head
         self.model = [model]  # not a part: its vision is not trained
-        self.embeddings = nn.Embedding(SLOTS * (1 + len(CHARACTERS)), self.language_model.config.hidden_size)
-        self.embeddings.weight.data.normal_(std=0.02)
 
-    def forward(self, cells, num_items_in_batch=None, **inputs):
+    def forward(self, cells, is_scribbled, num_items_in_batch=None, **inputs):
         """
         Args:
             cells (`torch.Tensor` of shape `(visual tokens, SLOTS)`): from [`label_tokens`].
+            is_scribbled (`torch.Tensor`): whether they are of scribbles. Empty cells of those are zero: in the beginning, the
+                many of them would drown the others. Those of pages are noisy, as what a vision tower sees will be.
             inputs: `input_ids`, `attention_mask` and `labels`.
 
         Returns:
             [`FilaCausalLMOutputWithPast`]
         """
-        slots = torch.arange(SLOTS, device=cells.device) * (1 + len(CHARACTERS))
-        features = BaseModelOutputWithPooling(pooler_output=(self.embeddings(cells + slots).sum(dim=1),))
+        features = self.cell_embedding(cells, self.model[0].get_input_embeddings())
+        if is_scribbled:
+            features = features * (cells > 0).any(dim=-1, keepdim=True)
+        else:
+            rms = features.detach().square().mean().sqrt()
+            features = features + torch.rand(()) * MAX_NOISE * rms * torch.randn_like(features)
+        features = BaseModelOutputWithPooling(pooler_output=(features,))
         return self.model[0](**inputs, mm_encoder_outputs={"image": features}, use_cache=False)
+
+
+class CellAlignment(nn.Module):
+    """Vision tower and projector of a FILA, whose visual tokens become what its decoder has learnt to read.
+
+    Args:
+        model ([`FilaForConditionalGeneration`]): what is not frozen is trained, but for its decoder; nothing of it is copied.
+        cell_embedding ([`CellEmbedding`]): from the pretraining of its decoder.
+    """
+
+    def __init__(self, model, cell_embedding):
+        super().__init__()
+        self.vision_tower, self.multi_modal_projector = model.model.vision_tower, model.model.multi_modal_projector
+        self.model, self.cell_embedding = [model], [cell_embedding]  # no parts: they are not trained
+
+    def forward(self, labels, global_labels, fine_labels=None, **images):
+        """
+        Args:
+            labels, global_labels (`torch.Tensor` of shape `(N, rows, columns, SLOTS)`): from [`label_cells`], of images on the
+                same canvas.
+            images: what the image processor returns for them.
+
+        Returns:
+            `dict`: `loss`, the squared error of the visual tokens as a share of the mean square of what they should be.
+        """
+        side = global_labels.shape[1]
+        tiles = labels.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
+        cells = torch.cat([global_labels.unsqueeze(1), tiles], dim=1).flatten(0, 3)
+        if self.model[0].config.fusion_type == "none":
+            images.pop("high_res_pixel_values")
+        features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
+        with torch.no_grad():
+            targets = self.cell_embedding[0](cells.clamp(min=0), self.model[0].get_input_embeddings())
+        is_known = (cells != IGNORED).all(dim=-1)
+        errors = (features.float() - targets)[is_known].square().mean()
+        return {"loss": errors / targets[is_known].square().mean()}
 
 
 def train(network, batches, output, **training):
@@ -441,7 +568,7 @@ def train(network, batches, output, **training):
     return trainer.state.log_history
 
 
-def pretrain_decoder(recipe, model, processor, output, batch_size=16, **training):
+def pretrain_decoder(recipe, model, processor, output, batch_size=16, num_scribbles=0, **training):
     """Trains the decoder of `model`, in place.
 
     Args:
@@ -449,11 +576,73 @@ def pretrain_decoder(recipe, model, processor, output, batch_size=16, **training
         model ([`FilaForConditionalGeneration`]), processor ([`FilaProcessor`]): the model.
         output (`Path`): folder of checkpoints and of `decoder.json`, the log.
         batch_size (`int`, *optional*): pages of a step.
+        num_scribbles (`int`, *optional*): steps before there are pages; see [`CellBatches`].
         training: options of TrainingArguments; `max_steps` is needed.
     """
-    options = Options(output_dir="", **recipe["data"])
-    log = train(CellReading(model), CellBatches(options, "train", batch_size, processor=processor), output, **training)
+    batches = {"processor": processor, "num_scribbles": num_scribbles}
+    batches = CellBatches(Options(output_dir="", **recipe["data"]), "train", batch_size, **batches)
+    cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
+    log = train(CellReading(model, cell_embedding), batches, output, **training)
+    save_file(cell_embedding.state_dict(), output / CELLS)
     (output / "decoder.json").write_text(json.dumps({"log": log}, indent=2) + "\n")
+
+
+@torch.no_grad()
+def standardize_projector(model, batch):
+    """Starts the projector of a FILA anew, with a first layer that takes mean and scale out of the ViT's features.
+
+    A ViT that was pretrained in a short time adds nearly the same large vector to all tokens. It would drive the activations
+    of a random projector out of the range in which they learn.
+
+    Args:
+        model ([`FilaForConditionalGeneration`]): changed in place.
+        batch (`dict`): from [`PageBatches`].
+    """
+    projector, features = model.model.multi_modal_projector, []
+    hook = projector.linear_1.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
+    names = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids")
+    names = [name for name in names if name != "high_res_pixel_values" or model.config.fusion_type != "none"]
+    model.get_image_features(**{name: batch[name] for name in names})
+    hook.remove()
+    std, mean = torch.std_mean(features[0].flatten(0, -2), dim=0)
+    for layer in (projector.linear_1, projector.linear_2):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    projector.linear_1.weight /= std
+    projector.linear_1.bias -= projector.linear_1.weight @ mean
+
+
+def align(recipe, start, cells, output, batch_size=16, **training):
+    """Trains fusion and projector of a FILA, until its visual tokens say what the decoder has learnt to read.
+
+    Args:
+        recipe (`dict`): of compare.py; its `data` says what the pages are.
+        start (`Path`): a FILA with a pretrained decoder.
+        cells (`Path`): the file `CELLS` of that pretraining.
+        output (`Path`): folder of checkpoints and of `alignment.json`, the log; the FILA is in `model` in it.
+        batch_size (`int`, *optional*): pages of a step.
+        training: options of TrainingArguments; `max_steps` is needed.
+    """
+    model = FilaForConditionalGeneration.from_pretrained(start, dtype="float32")
+    processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
+    cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
+    cell_embedding.load_state_dict(load_file(cells))
+    batches = PageBatches(Options(output_dir="", **recipe["data"]), "train", batch_size)
+    standardize_projector(model, batches.make_batch(STATISTICS_BATCH))
+    model.set_training_stage(1)  # what a fresh projector hands back would undo the pretraining of what lies before
+    log = train(CellAlignment(model, cell_embedding), batches, output, **training)
+    (output / "alignment.json").write_text(json.dumps({"log": log}, indent=2) + "\n")
+    finish(model, start, output)
+
+
+def finish(model, start, output):
+    """Writes a trained model and the processor it started with to the folder `model` in the output, and removes checkpoints."""
+    with tempfile.TemporaryDirectory(dir=output) as temporary:
+        model.save_pretrained(Path(temporary) / "model")
+        AutoProcessor.from_pretrained(start, trust_remote_code=True).save_pretrained(Path(temporary) / "model")
+        os.rename(Path(temporary) / "model", output / "model")
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def pretrain(recipe, start, output):
@@ -470,13 +659,7 @@ def pretrain(recipe, start, output):
             model = FilaForConditionalGeneration.from_pretrained(start, dtype="float32")
             processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
             pretrain_part(recipe, model, processor, folder, **recipe["pretraining"][step])
-            processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                model.save_pretrained(Path(temporary) / "model")
-                processor.save_pretrained(Path(temporary) / "model")
-                os.rename(Path(temporary) / "model", folder / "model")
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
+            finish(model, start, folder)
         start = folder / "model"
 
 
@@ -485,8 +668,13 @@ def main(arguments=None):
     parser.add_argument("recipe", type=Path, help="YAML file, such as recipes/fineprint/small.yaml")
     parser.add_argument("--model_name_or_path", type=Path, required=True, help="FILA to start from")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to make, or to go on with")
+    parser.add_argument("--align", type=Path, metavar="CELLS", help=f"do `alignment` instead, with this {CELLS}")
     options = parser.parse_args(arguments)
-    pretrain(yaml.safe_load(options.recipe.read_text()), options.model_name_or_path, options.output_dir)
+    recipe = yaml.safe_load(options.recipe.read_text())
+    if options.align is None:
+        pretrain(recipe, options.model_name_or_path, options.output_dir)
+    else:
+        align(recipe, options.model_name_or_path, options.align, options.output_dir, **recipe["alignment"])
 
 
 if __name__ == "__main__":
