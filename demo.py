@@ -13,7 +13,7 @@
 # limitations under the License.
 """Shows FILA on one image: prints the geometry, streams the answer, prints the timings and draws what the model saw.
 
-python demo.py assets/receipt.png --prompt "What is the total?"
+python demo.py assets/receipt.png --prompt "What is the name of the shop?"
 """
 
 import argparse
@@ -86,7 +86,7 @@ def draw_views(image_processor, inputs, title, output):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path, default=ROOT / "assets" / "receipt.png", help="an image file")
-    parser.add_argument("--prompt", default="What is the total?", help="the question")
+    parser.add_argument("--prompt", default="What is the name of the shop?", help="the question")
     parser.add_argument("--model", default=str(ROOT), help="model folder or Hub id (default: this repository)")
     parser.add_argument("--output", type=Path, default=Path("demo_output/views.png"), help="where to save the picture")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer")

@@ -299,6 +299,7 @@ def test_summary_of_hand_made_answers():
         ("seeds: 3\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "seeds is 3"),
         ("model: {vison_config: {}}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "vison_config"),
         ("stage1:\nstage2: {max_steps: 1}", "max_steps in stage1"),
+        ("alignment: {max_steps: 1}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "needs `pretraining`"),
         ("base: a\nmodel: {fusion_align: conv}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "has a base"),
     ],
 )

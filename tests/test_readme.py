@@ -46,8 +46,13 @@ def test_readme_snippet_runs_as_written(index, tmp_path):
         run([sys.executable, "-c", load, str(saved)], tmp_path)
 
 
-def test_readme_says_that_the_weights_are_untrained():
-    assert "The weights in this repository are random." in (ROOT / "README.md").read_text()
+def test_readme_gives_the_measured_tables():
+    text, folder = (ROOT / "README.md").read_text(), ROOT / "benchmarks" / "results" / "fineprint"
+    for name, starts in (("comparison.md", ("| CVFM", "| tiles alone")), ("default.md", ("| all ", "| position"))):
+        measured = [line for line in (folder / name).read_text().splitlines() if line.startswith("| ")]
+        shown = [line for line in text.splitlines() if line.startswith(starts)]
+        assert shown
+        assert set(shown) <= set(measured)
 
 
 def test_readme_documents_every_config_field():

@@ -17,17 +17,17 @@
     python benchmarks/fineprint/compare.py recipes/fineprint/small.yaml --output_dir build/compare --budget 500
 
 The recipe says everything else: the documents (`data`, options of make_fineprint.py), the networks (`base`, any FILA, or `model`,
-changes to the default checkpoint's config, random or with `pretraining`, see pretrain.py, and for each strategy its `alignment`), what train.py does (`stage1`, `stage2`)
-and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in a folder of its own, `cvfm-seed0`,
-through train.py itself.
+changes to the default checkpoint's config, random or with `pretraining` and then, for each strategy, `alignment`; see pretrain.py),
+what train.py does (`stage1`, `stage2`) and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in
+a folder of its own, `cvfm-seed0`, through train.py itself.
 
 Started again, it goes on where it was: what is whole is kept, a stage that was interrupted goes on from its last checkpoint.
 With `--budget` it stops by itself after so many seconds, for machines with a time limit. Only training goes on from a checkpoint:
 the documents, an evaluation and the first `save_steps` of a stage must each fit into one budget.
 
-The output folder then holds `results.json`, `results.md` (the tables), `results.png` (the plot) and `curves.png` (the losses). Accuracies are exact match,
-averaged over the seeds; intervals of 95 % come from a bootstrap over the questions, and do not cover what other seeds would
-give.
+The output folder then holds `results.json`, `results.md` (the tables), `results.png` (the plot) and `curves.png` (the losses).
+Accuracies are exact match, averaged over the seeds; intervals of 95 % come from a bootstrap over the questions, and do not cover
+what other seeds would give.
 """
 
 import argparse
@@ -102,6 +102,8 @@ def read_recipe(path):
             raise ComparisonError(
                 f"The recipe {path} does not say max_steps in {stage}: all strategies get equal steps."
             )
+    if recipe.get("alignment") and not recipe.get("pretraining"):
+        raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
     if recipe["base"] is not None and (recipe["model"] or recipe.get("pretraining")):
         raise ComparisonError("The recipe has a base: its networks leave nothing to `model` and `pretraining`.")
     return recipe
@@ -211,7 +213,7 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
 
     Args:
         recipe (`dict`): from [`read_recipe`].
-        base (`str` or `Path`, *optional*): a FILA whose networks it starts from.
+        base (`str` or `Path`, *optional*): a FILA whose networks it starts from; the pretrained one, for an alignment.
         fusion_type (`str`), seed (`int`): the strategy and what its chance comes from.
         data (`Path`): the documents.
         folder (`Path`): of this strategy and seed.
@@ -220,7 +222,7 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
     model = folder / "start"
     write_start(model, recipe, base, fusion_type, seed)
     if recipe.get("alignment"):
-        aligned, cells = folder / "alignment", Path(base).parent / "cells.safetensors"
+        aligned, cells = folder / "alignment", base.parent / "cells.safetensors"
         if not (aligned / "model").exists():
             (folder / "recipe.json").write_text(json.dumps(recipe))
             arguments = ("--model_name_or_path", model, "--output_dir", aligned, "--align", cells)

@@ -14,15 +14,21 @@
 """Pretrains the networks of a small FILA on generated documents, where no CLIP, ConvNeXt and Llama are to be had.
 
     python benchmarks/fineprint/pretrain.py recipes/fineprint/small.yaml --model_name_or_path start --output_dir pretrained
+    python benchmarks/fineprint/pretrain.py recipes/fineprint/small.yaml --model_name_or_path start --output_dir aligned \\
+        --align pretrained/decoder/cells.safetensors
 
-ViT and ConvNeXt learn, each for itself, which characters stand in each cell of a visual token: thousands of labels for
+ViT and ConvNeXt learn, each for itself, which characters stand in each cell of a visual token: a hundred labels for
 a page, where a question about it has a few. The pages are drawn as training goes, and none comes twice. Most of them
-are full of text, so that there is more to learn from each. The decoder learns to answer questions about pages and to repeat
-them, from those same labels in place of visual tokens: what a perfect encoder would show it. Fusion and projector are left as
-they are: the stages of the article train them.
+are full of text, so that there is more to learn from each.
 
-The recipe is that of compare.py; `pretraining` in it has `vision` and `decoder`, options of TrainingArguments and the
-`batch_size`, in pages. Started again, it goes on where it was.
+The decoder learns to answer questions about pages and to repeat them, from those same labels in place of visual tokens: what
+a perfect encoder would show it. First it copies scribbles, short and without sense.
+
+With `--align`, fusion and projector learn, between frozen networks, to give the decoder for each cell what it has learnt to
+read: for every strategy the same, before the stages of the article.
+
+The recipe is that of compare.py; `pretraining` in it has `vision` and `decoder`, which like `alignment` are options of
+TrainingArguments and the `batch_size`, in pages. Started again, it goes on where it was.
 """
 
 import argparse
@@ -261,7 +267,7 @@ class CharacterPretraining(nn.Module):
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes)) for width in widths
         )
 
-    def forward(self, pixel_values, high_res_pixel_values, image_grids, labels, fine_labels, image_sizes=None):
+    def forward(self, pixel_values, high_res_pixel_values, image_grids, labels, fine_labels, **others):
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 1 + R*C, 3, S, S)`), high_res_pixel_values (`torch.Tensor` of shape
