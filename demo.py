@@ -33,14 +33,14 @@ from transformers import AutoModel, AutoProcessor, TextStreamer
 ROOT = Path(__file__).resolve().parent
 
 
-def draw_views(image_processor, inputs, title, output):
+def draw_views(image_processor, inputs, output, title=None):
     """Saves a picture of the tiles on their canvas, with the padding hatched, and of the global view.
 
     Args:
         image_processor ([`FilaImageProcessor`]): the processor that made the inputs.
         inputs (`dict`): its output for one image.
-        title (`str`): what stands above.
         output (`Path`): a PNG file to write.
+        title (`str`, *optional*): what stands above, where there are tiles.
     """
     mean, std = (
         torch.tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std)
@@ -70,7 +70,8 @@ def draw_views(image_processor, inputs, title, output):
         left.add_patch(patches.Rectangle(corner, canvas_width, pad_y, **padding))
     for corner in ((0, 0), (canvas_width - pad_x, 0)):
         left.add_patch(patches.Rectangle(corner, pad_x, canvas_height, **padding))
-    figure.suptitle(title, parse_math=False)
+    if title is not None:
+        figure.suptitle(title, parse_math=False)
     left.set_title(
         f"image of {height} x {width} on the canvas {canvas_height} x {canvas_width}: {rows} x {columns} tiles"
     )
@@ -132,7 +133,7 @@ def main():
         f"prefill and {num_new_tokens} new tokens {total - encode_time:.2f} s"
     )
     answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    draw_views(processor.image_processor, inputs, f"{arguments.prompt} {answer}", arguments.output)
+    draw_views(processor.image_processor, inputs, arguments.output, f"{arguments.prompt} {answer}")
     print(f"picture        {arguments.output}")
     # Fusion starts as the identity, and no training leaves it there.
     if not any(parameter.any() for parameter in model.model.vision_tower.fusion[0].linear_2.parameters()):

@@ -48,7 +48,7 @@ def tiny_config(fusion_type="cvfm", tile_size=56, **overrides):
         },
         "text_config": {
             "model_type": "llama",
-            "vocab_size": 2048,
+            "vocab_size": 260,
             "hidden_size": 32,
             "intermediate_size": 48,
             "num_hidden_layers": 2,

@@ -187,6 +187,12 @@ def test_groups_sum_to_the_whole(first_run, model_folder, tmp_path):
         "position": {"across": 2, "inside": 2, "none": 2},
         "kind": {"menu": 3, "bill": 3},
         "text_height": {"below 10": 1, "10 to 14": 2, "14 and above": 3},
+        "kind*text_height": {
+            "bill, below 12": 1,
+            "bill, 12 and above": 2,
+            "menu, below 12": 1,
+            "menu, 12 and above": 2,
+        },
     }
     for groups in results["groups"].values():
         assert sum(group["n"] * group["em"] for group in groups.values()) == pytest.approx(3)
@@ -234,7 +240,7 @@ def test_a_model_of_transformers_answers_llava_data(tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **sizes, "image_size": 56, "patch_size": 14},
-        text_config={"model_type": "llama", "vocab_size": 2048, **sizes, "bos_token_id": None, "eos_token_id": 2},
+        text_config={"model_type": "llama", "vocab_size": 260, **sizes, "bos_token_id": None, "eos_token_id": 2},
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "llava")

@@ -434,7 +434,7 @@ def test_trainer_evaluates_batches_with_and_without_images(processor, tmp_path):
         compute_metrics=lambda prediction: shapes.append(prediction.predictions.shape) or {},
     )
     trainer.evaluate()
-    assert shapes == [(3, shapes[0][1], 2048)]
+    assert shapes == [(3, shapes[0][1], 260)]
 
 
 def test_frozen_tower_passes_gradients_to_its_inputs():
@@ -604,7 +604,7 @@ def test_resized_embeddings_still_take_images(batch):
         model.resize_token_embeddings(2112)
         actual = model(**batch).logits
     assert actual.shape[-1] == model.config.text_config.vocab_size == 2112
-    torch.testing.assert_close(actual[..., :2048], expected)
+    torch.testing.assert_close(actual[..., :260], expected)
 
 
 def test_tied_embeddings_are_one_parameter_and_survive_saving(tmp_path):
