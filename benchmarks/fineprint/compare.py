@@ -48,6 +48,7 @@ import torch
 import yaml
 from make_fineprint import image_processor
 from matplotlib.figure import Figure
+from pretrain import CELLS
 from transformers import AutoProcessor, GenerationConfig
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -222,7 +223,7 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
     model = folder / "start"
     write_start(model, recipe, base, fusion_type, seed)
     if recipe.get("alignment"):
-        aligned, cells = folder / "alignment", base.parent / "cells.safetensors"
+        aligned, cells = folder / "alignment", base.parent / CELLS
         if not (aligned / "model").exists():
             (folder / "recipe.json").write_text(json.dumps(recipe))
             arguments = ("--model_name_or_path", model, "--output_dir", aligned, "--align", cells)

@@ -501,6 +501,14 @@ class CellReading(nn.Module):
         return self.model[0](**inputs, mm_encoder_outputs={"image": features}, use_cache=False)
 
 
+def encode(model, batch):
+    """`torch.Tensor` of shape (visual tokens, width): what a FILA of any strategy makes of the images in a batch."""
+    names = {"pixel_values", "image_sizes", "image_grids"}
+    if model.config.fusion_type != "none":
+        names.add("high_res_pixel_values")
+    return torch.cat(model.get_image_features(**{name: batch[name] for name in names}).pooler_output)
+
+
 class CellAlignment(nn.Module):
     """Vision tower and projector of a FILA, whose visual tokens become what its decoder has learnt to read.
 
@@ -527,9 +535,7 @@ class CellAlignment(nn.Module):
         side = global_labels.shape[1]
         tiles = labels.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
         cells = torch.cat([global_labels.unsqueeze(1), tiles], dim=1).flatten(0, 3)
-        if self.model[0].config.fusion_type == "none":
-            images.pop("high_res_pixel_values")
-        features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
+        features = encode(self.model[0], images)
         with torch.no_grad():
             targets = self.cell_embedding[0](cells.clamp(min=0), self.model[0].get_input_embeddings())
         is_known = (cells != IGNORED).all(dim=-1)
@@ -606,9 +612,7 @@ def standardize_projector(model, batch):
     """
     projector, features = model.model.multi_modal_projector, []
     hook = projector.linear_1.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
-    names = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids")
-    names = [name for name in names if name != "high_res_pixel_values" or model.config.fusion_type != "none"]
-    model.get_image_features(**{name: batch[name] for name in names})
+    encode(model, batch)
     hook.remove()
     std, mean = torch.std_mean(features[0].flatten(0, -2), dim=0)
     for layer in (projector.linear_1, projector.linear_2):
@@ -677,6 +681,7 @@ def main(arguments=None):
     parser.add_argument("--align", type=Path, metavar="CELLS", help=f"do `alignment` instead, with this {CELLS}")
     options = parser.parse_args(arguments)
     recipe = yaml.safe_load(options.recipe.read_text())
+    torch.manual_seed(0)  # of what is drawn before a Trainer sets its own
     if options.align is None:
         pretrain(recipe, options.model_name_or_path, options.output_dir)
     else:
