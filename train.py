@@ -962,6 +962,8 @@ def train(model_options, data_options, args):
     export(trainer, model_class, processor, model_options, data_options, _get_dtype(config), metrics)
     trainer.log_metrics("all", metrics)
     trainer.save_metrics("all", metrics, combined=False)
+    trainer.accelerator.wait_for_everyone()  # none leaves while another still writes
+    trainer.accelerator.end_training()
     if push_to_hub and trainer.is_world_process_zero():
         upload(args)
     return metrics
