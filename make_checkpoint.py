@@ -13,12 +13,11 @@
 # limitations under the License.
 """Makes the small default checkpoint at the root of this repository: config, processor, tokenizer and weights.
 
-    python make_checkpoint.py --weights build/longest
+    python make_checkpoint.py --weights build/default/cvfm-seed0/stage2-leg4
     python make_checkpoint.py --output random
 
-The weights are those of a trained FILA of this config, in bfloat16, or random. recipes/fineprint/default.yaml and then
-longer.yaml and longest.yaml trained the ones at the root. The geometry is the article's at a third of the scale: tiles of 112 pixels,
-patch 14, five canvases.
+The weights are those of a trained FILA of this config, in bfloat16, or random. recipes/fineprint/default.yaml trained the
+ones at the root. The geometry is the article's at a third of the scale: tiles of 112 pixels, patch 14, five canvases.
 """
 
 import argparse

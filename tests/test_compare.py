@@ -14,17 +14,23 @@
 """benchmarks/fineprint/pretrain.py and compare.py: labels, equal starts, summaries, and the way from end to end."""
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
 import time
-import unittest.mock
+from dataclasses import fields
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from transformers import TrainingArguments
 
+from fila.train import DataArguments, ModelArguments
 from helpers import FUSION_TYPES, ROOT
 
 if (folder := str(ROOT / "benchmarks" / "fineprint")) not in sys.path:
@@ -213,11 +219,11 @@ def test_alignment_asks_of_visual_tokens_what_the_decoder_has_read():
     cell_embedding = pretrain.CellEmbedding(processor.tokenizer, 192)
     batches = pretrain.PageBatches(options, "train", batch_size=1)
     batch = batches.make_batch(2)  # 2 x 2 tiles
-    rng = unittest.mock.Mock(random=lambda: 1.0)
+    rng = mock.Mock(random=lambda: 1.0)
     cells = torch.from_numpy(pretrain.label_tokens(batches.lay_out(2, 0), 14, True, rng))
     features = cell_embedding(cells, model.get_input_embeddings())
     network = pretrain.CellAlignment(model, cell_embedding)
-    with unittest.mock.patch.object(model, "get_image_features") as get_image_features:
+    with mock.patch.object(model, "get_image_features") as get_image_features:
         for change, error in ((features, 0), (0 * features, 1), (features.flip(0), 2)):
             get_image_features.return_value.pooler_output = (change,)
             assert network(**batch)["loss"].item() == pytest.approx(error, abs=1e-4 + 1.9 * (error == 2))
@@ -299,6 +305,7 @@ def test_summary_of_hand_made_answers():
         ("seeds: 3\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "seeds is 3"),
         ("model: {vison_config: {}}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "vison_config"),
         ("stage1:\nstage2: {max_steps: 1}", "max_steps in stage1"),
+        ("stage1: {max_steps: 1}\nstage2: [{max_steps: 1}, {seed: 1}]", "max_steps in stage2-leg2"),
         ("alignment: {max_steps: 1}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "needs `pretraining`"),
         ("base: a\nmodel: {fusion_align: conv}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "has a base"),
     ],
@@ -308,6 +315,16 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path, text, message):
     with pytest.raises(SystemExit, match=message):
         compare.main([str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "output")])
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("name", ["small", "comparison", "default"])
+def test_recipes_are_read(name):
+    recipe = compare.read_recipe(RECIPE.with_name(f"{name}.yaml"))
+    make_fineprint.Options(output_dir="", **recipe["data"])
+    known = {field.name for part in (TrainingArguments, ModelArguments, DataArguments) for field in fields(part)}
+    for _, _, options in compare.list_legs(recipe):
+        make_fineprint.Options(output_dir="", **recipe["data"] | options.get("data", {}))
+        assert not options.keys() - known - {"data"}
 
 
 class Runner(compare.Runner):
@@ -322,6 +339,40 @@ class Runner(compare.Runner):
         if len(self.scripts) == self.stop:
             raise subprocess.TimeoutExpired(script, 0)
         super().__call__(script, *arguments)
+
+
+def test_legs_of_stage_2_follow_each_other_on_documents_of_their_own(recipe, tmp_path):
+    legs = [{"max_steps": 3}, {"max_steps": 5, "data": {"seed": 1, "num_train": 7}}, {"max_steps": 2}]
+    recipe = {**recipe, "pretraining": None, "alignment": None, "fusion_types": ["cvfm"], "stage2": legs, "seeds": [4]}
+    calls = []
+
+    def run(script, *arguments):
+        calls.append((script, [str(argument) for argument in arguments]))
+        if script == "train.py":
+            options = yaml.safe_load(arguments[0].read_text())
+            trained = Path(options["output_dir"])
+            trained.mkdir()
+            (trained / "config.json").write_text("{}")
+            calls[-1] = (script, options)
+
+    with mock.patch.object(compare, "write_summary"):
+        compare.compare(recipe, tmp_path, run)
+    drawn = [arguments for script, arguments in calls if "make_fineprint" in script]
+    trained = [options for script, options in calls if script == "train.py"]
+    data, other = str(tmp_path / "data"), str(tmp_path / "data-stage2-leg2")
+    assert [arguments[1] for arguments in drawn] == [data, other]
+    assert drawn[1][drawn[1].index("--num_train") + 1] == "7"
+    assert drawn[1][drawn[1].index("--seed") + 1] == "1"
+    assert [options["train_data"] for options in trained] == [[data], [data], [other], [data]]
+    assert [options["max_steps"] for options in trained] == [recipe["stage1"]["max_steps"], 3, 5, 2]
+    assert [options["stage"] for options in trained] == [1, 2, 2, 2]
+    assert [options["seed"] for options in trained] == [4, 4, 5, 6]
+    for before, after in itertools.pairwise(trained):
+        assert after["model_name_or_path"] == before["output_dir"]
+    script, arguments = calls[-1]
+    assert script == "evaluate.py"
+    assert arguments[arguments.index("--model_name_or_path") + 1] == trained[-1]["output_dir"]
+    assert arguments[arguments.index("--data") + 1] == data
 
 
 @pytest.mark.slow

@@ -21,6 +21,9 @@ changes to the default checkpoint's config, random or with `pretraining` and the
 what train.py does (`stage1`, `stage2`) and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in
 a folder of its own, `cvfm-seed0`, through train.py itself.
 
+`stage2` may be a list of legs. Each goes on with the weights of the one before, with a learning rate schedule and a seed of its own
+and, if it has `data` (changes to the options of the documents), on documents of its own.
+
 Started again, it goes on where it was: what is whole is kept, a stage that was interrupted goes on from its last checkpoint.
 With `--budget` it stops by itself after so many seconds, for machines with a time limit. Only training goes on from a checkpoint:
 the documents, an evaluation and the first `save_steps` of a stage must each fit into one budget.
@@ -60,7 +63,6 @@ KEYS = {"data", "model", "base", "pretraining", "alignment", "stage1", "stage2",
 KEYS |= {"seeds", "fusion_types", "text_height_edges"}
 COLUMNS = ("position", "text_height", "kind")  # of the dataset, by which accuracies are given
 POSITIONS = ("inside", "across")
-STAGES = {f"stage{stage}": f"stage{stage}/log_history.json" for stage in (1, 2)}  # and their logs
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
     "cross_attention": "cross-attention (Mini-Gemini)",
@@ -98,16 +100,31 @@ def read_recipe(path):
             raise ComparisonError(f"{key} has {sorted(unknown)}; allowed are {', '.join(sorted(allowed))}.")
     if not isinstance(recipe["seeds"], list) or not all(isinstance(seed, int) for seed in recipe["seeds"]):
         raise ComparisonError(f"seeds is {recipe['seeds']!r}; it must be a list of whole numbers, such as [0, 1, 2].")
-    for stage in ("stage1", "stage2"):
-        if "max_steps" not in (recipe.get(stage) or {}):
+    for name, _, options in list_legs(recipe):
+        if not isinstance(options, dict) or "max_steps" not in options:
             raise ComparisonError(
-                f"The recipe {path} does not say max_steps in {stage}: all strategies get equal steps."
+                f"The recipe {path} does not say max_steps in {name}: all strategies get equal steps."
             )
     if recipe.get("alignment") and not recipe.get("pretraining"):
         raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
     if recipe["base"] is not None and (recipe["model"] or recipe.get("pretraining")):
         raise ComparisonError("The recipe has a base: its networks leave nothing to `model` and `pretraining`.")
     return recipe
+
+
+def list_legs(recipe):
+    """The trainings of a strategy, in their order.
+
+    Args:
+        recipe (`dict`): from [`read_recipe`].
+
+    Returns:
+        `list[tuple[str, int, dict]]`: name, stage and options of each: "stage1", then "stage2", "stage2-leg2" and so on.
+    """
+    legs = recipe.get("stage2")
+    legs = legs if isinstance(legs, list) and legs else [legs]
+    names = ["stage2", *(f"stage2-leg{number}" for number in range(2, len(legs) + 1))]
+    return [("stage1", 1, recipe.get("stage1")), *((name, 2, options) for name, options in zip(names, legs))]
 
 
 def load_model(folder):
@@ -200,6 +217,10 @@ class Runner:
             )
 
 
+def _data_folder(data, name):
+    return data.with_name(f"{data.name}-{name}")
+
+
 def write_start(folder, *arguments):
     """Calls [`make_start`] for a folder that is whole or not there."""
     if not folder.exists():
@@ -216,7 +237,7 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
         recipe (`dict`): from [`read_recipe`].
         base (`str` or `Path`, *optional*): a FILA whose networks it starts from; the pretrained one, for an alignment.
         fusion_type (`str`), seed (`int`): the strategy and what its chance comes from.
-        data (`Path`): the documents.
+        data (`Path`): the documents, beside which are those of the legs.
         folder (`Path`): of this strategy and seed.
         run ([`Runner`]): runs train.py and evaluate.py.
     """
@@ -229,21 +250,16 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
             arguments = ("--model_name_or_path", model, "--output_dir", aligned, "--align", cells)
             run("benchmarks/fineprint/pretrain.py", folder / "recipe.json", *arguments)
         model = aligned / "model"
-    for stage in (1, 2):
-        output = folder / f"stage{stage}"
+    for number, (name, stage, options) in enumerate(list_legs(recipe)):
+        output = folder / name
         if not (output / "config.json").exists():
-            options = {
-                "report_to": "none",
-                "save_total_limit": 1,
-                **recipe[f"stage{stage}"],
-                "stage": stage,
-                "seed": seed,
-            }
+            options = {"report_to": "none", "save_total_limit": 1, **options, "stage": stage}
+            options["seed"] = seed + max(0, number - 1)  # another order of the same documents
             options |= {"model_name_or_path": str(model), "output_dir": str(output)}
-            options["train_data"] = [str(data)]
-            stage_recipe = folder / f"stage{stage}.yaml"
-            stage_recipe.write_text(yaml.safe_dump(options))
-            run("train.py", stage_recipe)
+            options["train_data"] = [str(_data_folder(data, name) if options.pop("data", None) else data)]
+            leg_recipe = folder / f"{name}.yaml"
+            leg_recipe.write_text(yaml.safe_dump(options))
+            run("train.py", leg_recipe)
         for checkpoint in output.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
         model = output
@@ -314,7 +330,7 @@ def describe_runs(output, recipe, summary):
     for fusion_type, values in summary.items():
         folders = [output / f"{fusion_type}-seed{seed}" for seed in recipe["seeds"]]
         results = [json.loads((folder / "evaluation" / "results.json").read_text()) for folder in folders]
-        values["parameters"] = load_model(folders[0] / "stage2").num_parameters()
+        values["parameters"] = load_model(folders[0] / list_legs(recipe)[-1][0]).num_parameters()
         values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
         values["environment"] = results[0]["environment"]
 
@@ -378,7 +394,8 @@ def read_curves(output, recipe):
     for step, name in (("vision", "pretrained/vision/vision.json"), ("decoder", "pretrained/decoder/decoder.json")):
         if (output / name).exists():
             curves[f"pretraining, {step}"] = {"all": _read_losses(json.loads((output / name).read_text())["log"])}
-    for step, name in (("alignment", "alignment/alignment.json"), *STAGES.items()):
+    logs = [(name, f"{name}/log_history.json") for name, *_ in list_legs(recipe)]
+    for step, name in (("alignment", "alignment/alignment.json"), *logs):
         for seed in recipe["seeds"]:
             for fusion_type in recipe["fusion_types"]:
                 path = output / f"{fusion_type}-seed{seed}" / name
@@ -457,11 +474,15 @@ def compare(recipe, output, run):
         (output / "recipe.part").write_text(json.dumps(recipe, indent=2) + "\n")
         os.replace(output / "recipe.part", written)
     data = output / "data"
-    if not data.exists():
-        flags = []
-        for key, value in recipe["data"].items():
-            flags += [f"--{key}", *(value if isinstance(value, list) else [value])]
-        run("benchmarks/fineprint/make_fineprint.py", "--output_dir", data, *flags)
+    changes = [
+        (_data_folder(data, name), options["data"]) for name, _, options in list_legs(recipe) if "data" in options
+    ]
+    for folder, change in [(data, {}), *changes]:
+        if not folder.exists():
+            flags = []
+            for key, value in {**recipe["data"], **change}.items():
+                flags += [f"--{key}", *(value if isinstance(value, list) else [value])]
+            run("benchmarks/fineprint/make_fineprint.py", "--output_dir", folder, *flags)
     base = recipe["base"]
     if recipe.get("pretraining"):
         start, base = output / "random", output / "pretrained" / "decoder" / "model"
