@@ -277,7 +277,7 @@ def test_summary_of_hand_made_answers():
                 position = ("inside", "across")[row % 2]
                 em = em if seed == 0 else answers[0] * (row < 2)
                 fields = {"row": row, "em": em, "position": position, "text_height": 8.0 + row * 2, "kind": "sign"}
-                rows.append({"fusion_type": fusion_type, "seed": seed, **fields})
+                rows.append({"fusion_type": fusion_type, "seed": seed, "anls": (1 + em) / 2, **fields})
     summary = compare.summarize(pd.DataFrame(rows), edges=[10, 12])
     assert summary["none"]["seeds"] == {"0": 25, "1": 50}
     assert summary["cvfm"]["seeds"] == {"0": 75, "1": 50}
@@ -285,6 +285,7 @@ def test_summary_of_hand_made_answers():
     assert summary["cvfm"]["inside"][0] == 50
     assert summary["cvfm"]["across"][0] == 75
     assert summary["cvfm"]["gain"][0] == 25
+    assert summary["cvfm"]["anls"][0] == pytest.approx(50 + summary["cvfm"]["overall"][0] / 2)
     assert {name: values[0] for name, values in summary["cvfm"]["text_height"].items()} == {
         "below 10": 100,
         "10 to 12": 100,

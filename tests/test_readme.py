@@ -48,7 +48,10 @@ def test_readme_snippet_runs_as_written(index, tmp_path):
 
 def test_readme_gives_the_measured_tables():
     text, folder = (ROOT / "README.md").read_text(), ROOT / "benchmarks" / "results" / "fineprint"
-    for name, starts in (("comparison.md", ("| CVFM", "| tiles alone")), ("default.md", ("| all ", "| position"))):
+    for name, starts in (
+        ("comparison.md", ("| CVFM", "| tiles alone", "| cross-attention", "| channel concatenation")),
+        ("default.md", ("| all ", "| position")),
+    ):
         measured = [line for line in (folder / name).read_text().splitlines() if line.startswith("| ")]
         shown = [line for line in text.splitlines() if line.startswith(starts)]
         assert shown
