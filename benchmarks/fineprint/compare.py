@@ -35,6 +35,7 @@ what other seeds would give.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -63,6 +64,7 @@ KEYS = {"data", "model", "base", "pretraining", "alignment", "stage1", "stage2",
 KEYS |= {"seeds", "fusion_types", "text_height_edges"}
 COLUMNS = ("position", "text_height", "kind")  # of the dataset, by which accuracies are given
 POSITIONS = ("inside", "across")
+MAX_PANELS = 4  # of the losses, side by side
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
     "cross_attention": "cross-attention (Mini-Gemini)",
@@ -419,8 +421,13 @@ def _read_losses(log):
 
 def plot_curves(curves, path):
     """Draws losses over steps, a panel for each step of the recipe, into a PNG."""
-    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
-    for axis, (title, runs) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+    columns = min(len(curves), MAX_PANELS)
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes[len(curves) :]:
+        axis.remove()
+    for axis, (title, runs) in zip(axes, curves.items()):
         for name, points in runs.items():
             axis.plot(*zip(*points), label=name, linewidth=1)
         axis.set(title=title, xlabel="step", yscale="log")
