@@ -29,8 +29,8 @@ With `--budget` it stops by itself after so many seconds, for machines with a ti
 the documents, an evaluation and the first `save_steps` of a stage must each fit into one budget.
 
 The output folder then holds `results.json`, `results.md` (the tables), `results.png` (the plot) and `curves.png` (the losses).
-Accuracies are exact match, and in one column ANLS, averaged over the seeds; intervals of 95 % come from a bootstrap over the questions, and do not cover
-what other seeds would give.
+Accuracies are exact match, and in one column ANLS, averaged over the seeds; intervals of 95 % come from a bootstrap over the
+questions, and do not cover what other seeds would give.
 """
 
 import argparse
@@ -352,17 +352,14 @@ def make_tables(recipe, summary):
     lines = [
         "# The four fusion strategies",
         "",
-        f"Exact match (but for one column) in percent, {len(recipe['seeds'])} seed(s), with 95 % intervals from a bootstrap over the questions. "
-        "Text heights are those of capitals, in pixels of the ViT's canvas.",
+        f"Exact match (but for one column) in percent, {len(recipe['seeds'])} seed(s), with 95 % intervals from a bootstrap "
+        "over the questions. Text heights are those of capitals, in pixels of the ViT's canvas.",
         "",
         "| strategy | all | inside a tile | across a cut | gain over tiles alone | ANLS | parameters | ms per image |",
         "|---|---|---|---|---|---|---:|---:|",
     ]
     for fusion_type, values in summary.items():
-        cells = [cell(values[key]) for key in ("overall", *POSITIONS)] + [
-            cell(values.get("gain")),
-            cell(values["anls"]),
-        ]
+        cells = [cell(values.get(key)) for key in ("overall", *POSITIONS, "gain", "anls")]
         cells += [f"{values['parameters'] / 1e6:.2f} M", f"{values['milliseconds_per_image']:.1f}"]
         lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
     for title, names, key in (("text height", heights, "text_height"), ("kind", kinds, "kind")):
