@@ -107,6 +107,10 @@ def read_recipe(path):
             raise ComparisonError(
                 f"The recipe {path} does not say max_steps in {name}: all strategies get equal steps."
             )
+        if "data" in options and not (isinstance(options["data"], dict) and options["data"]):
+            raise ComparisonError(
+                f"data of {name} is {options['data']!r}; it must be a mapping of changes, such as {{num_train: 24000}}."
+            )
     if recipe.get("alignment") and not recipe.get("pretraining"):
         raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
     if recipe["base"] is not None and (recipe["model"] or recipe.get("pretraining")):
