@@ -227,13 +227,15 @@ class FilaCVFM(nn.Module):
 
 class FilaChannelConcat(nn.Module):
     """Channel-wise concatenation (article, strategy c): after the ViT, all four stages are aligned to the token grid,
-    concatenated with the patch tokens and projected back. Starts as the identity on the tokens (ours)."""
+    concatenated with the patch tokens and projected back. The norms of the stages, whose scales differ, and the start as the
+    identity on the tokens are ours."""
 
-    def __init__(self, hidden_size, stage_channels, stage_cells, fusion_align):
+    def __init__(self, hidden_size, stage_channels, stage_cells, fusion_align, layer_norm_eps):
         super().__init__()
         self.aligns = nn.ModuleList(
             FilaStageAlign(channels, cells, 1, fusion_align) for channels, cells in zip(stage_channels, stage_cells)
         )
+        self.norm_features = nn.ModuleList(nn.LayerNorm(channels, eps=layer_norm_eps) for channels in stage_channels)
         self.proj = FilaIdentityLinear(hidden_size + sum(stage_channels), hidden_size)
 
     def forward(self, hidden_states, features):
@@ -246,7 +248,9 @@ class FilaChannelConcat(nn.Module):
             `torch.Tensor` of the shape of `hidden_states`.
         """
         class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
-        fused = self.proj(torch.cat([patches, features.squeeze(2)], dim=-1))
+        stages = features.squeeze(2).split([norm.normalized_shape[0] for norm in self.norm_features], dim=-1)
+        stages = [norm(stage) for norm, stage in zip(self.norm_features, stages)]
+        fused = self.proj(torch.cat([patches, *stages], dim=-1))
         return torch.cat([class_token, fused], dim=1)
 
 
@@ -320,7 +324,7 @@ class FilaHybridEncoder(nn.Module):
             for channels, cells in zip(stage_channels, stage_cells):
                 self.fusion.append(FilaCVFM(width, channels, cells, config.fusion_align, eps))
         elif config.fusion_type == "channel_concat":
-            self.fusion.append(FilaChannelConcat(width, stage_channels, stage_cells, config.fusion_align))
+            self.fusion.append(FilaChannelConcat(width, stage_channels, stage_cells, config.fusion_align, eps))
         else:
             self.fusion.append(FilaPatchInfoMining(width, stage_channels, stage_cells, config.fusion_align, eps))
 

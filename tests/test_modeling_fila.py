@@ -194,6 +194,20 @@ def test_convnext_changes_the_features(fusion_type):
     assert (before - after).norm() > 0.01 * before.norm()
 
 
+@pytest.mark.parametrize("fusion_type", FUSED)
+def test_scale_of_the_convnext_does_not_matter(fusion_type):
+    tower = tiny_model(fusion_type).model.vision_tower
+    widths = [stage["num_chs"] for stage in tower.convnext.feature_info]
+    torch.manual_seed(0)
+    for fusion, width in zip(tower.fusion, widths if fusion_type == "cvfm" else [sum(widths)]):
+        hidden_states = torch.randn(2, 17, 32)
+        features = torch.randn(2, 16, fusion.aligns[0].cells ** 2, width)
+        with torch.no_grad():
+            fused = fusion(hidden_states, features)
+            torch.testing.assert_close(fusion(hidden_states, 100 * features), fused, atol=1e-4, rtol=1e-4)
+            assert not torch.equal(fusion(hidden_states, torch.randn_like(features)), fused)
+
+
 def test_padding_side_does_not_change_answers(processor, batch):
     model = tiny_model()
     left_prompts = batch["input_ids"], batch["attention_mask"].bool()
