@@ -242,14 +242,13 @@ class FilaChannelConcat(nn.Module):
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(views, 1 + G*G, hidden_size)`): class token and patch tokens.
-            features (`torch.Tensor` of shape `(views, G*G, 1, sum of channels)`): the aligned stages.
+            features (`list[torch.Tensor]`): the aligned stages, each of shape `(views, G*G, 1, channels)`.
 
         Returns:
             `torch.Tensor` of the shape of `hidden_states`.
         """
         class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
-        stages = features.squeeze(2).split([norm.normalized_shape[0] for norm in self.norm_features], dim=-1)
-        stages = [norm(stage) for norm, stage in zip(self.norm_features, stages)]
+        stages = [norm(stage.squeeze(2)) for norm, stage in zip(self.norm_features, features)]
         fused = self.proj(torch.cat([patches, *stages], dim=-1))
         return torch.cat([class_token, fused], dim=1)
 
@@ -275,13 +274,13 @@ class FilaPatchInfoMining(nn.Module):
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(views, 1 + G*G, hidden_size)`): class token and patch tokens.
-            features (`torch.Tensor` of shape `(views, G*G, cells*cells, sum of channels)`): the aligned stages.
+            features (`list[torch.Tensor]`): the aligned stages, each of shape `(views, G*G, cells*cells, channels)`.
 
         Returns:
             `torch.Tensor` of the shape of `hidden_states`.
         """
         class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
-        features = self.norm_features(features)
+        features = self.norm_features(torch.cat(features, dim=-1))
         query = self.q_proj(self.norm_hidden(patches)).unsqueeze(2)
         # One query against the few cells of its sub-region, for each token by itself.
         mined = nn.functional.scaled_dot_product_attention(query, self.k_proj(features), self.v_proj(features))
@@ -380,7 +379,7 @@ class FilaHybridEncoder(nn.Module):
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
         if self.config.fusion_type in ("channel_concat", "cross_attention"):
-            hidden_states = self.fusion[0](hidden_states, torch.cat(stage_features, dim=-1))
+            hidden_states = self.fusion[0](hidden_states, stage_features)
             all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, hidden_states=tuple(all_hidden_states) if output_hidden_states else None

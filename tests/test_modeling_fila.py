@@ -199,13 +199,17 @@ def test_scale_of_the_convnext_does_not_matter(fusion_type):
     tower = tiny_model(fusion_type).model.vision_tower
     widths = [stage["num_chs"] for stage in tower.convnext.feature_info]
     torch.manual_seed(0)
-    for fusion, width in zip(tower.fusion, widths if fusion_type == "cvfm" else [sum(widths)]):
-        hidden_states = torch.randn(2, 17, 32)
-        features = torch.randn(2, 16, fusion.aligns[0].cells ** 2, width)
+    hidden_states, num_cells = torch.randn(2, 17, 32), tower.fusion[0].aligns[0].cells ** 2
+    stages, others = ([torch.randn(2, 16, num_cells, width) for width in widths] for _ in range(2))
+    scaled = [100 * stage for stage in stages]
+    for number, fusion in enumerate(tower.fusion):
+        inputs = (stages, scaled, others)
+        if fusion_type == "cvfm":  # it has a module for each stage; the others take all
+            inputs = [features[number] for features in inputs]
         with torch.no_grad():
-            fused = fusion(hidden_states, features)
-            torch.testing.assert_close(fusion(hidden_states, 100 * features), fused, atol=1e-4, rtol=1e-4)
-            assert not torch.equal(fusion(hidden_states, torch.randn_like(features)), fused)
+            fused, after_scale, after_others = (fusion(hidden_states, features) for features in inputs)
+        torch.testing.assert_close(after_scale, fused, atol=1e-4, rtol=1e-4)
+        assert not torch.equal(after_others, fused)
 
 
 def test_padding_side_does_not_change_answers(processor, batch):
