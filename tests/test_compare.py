@@ -311,6 +311,7 @@ def test_summary_of_hand_made_answers():
         ("stage1: {max_steps: 1}\nstage2: {max_steps: 1, data: 5}", "data of stage2 is 5"),
         ("stage1: {max_steps: 1}\nstage2: {max_steps: 1, data: }", "data of stage2 is None"),
         ("alignment: {max_steps: 1}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "needs `pretraining`"),
+        ("pretraining: {vit: {}}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "must have vision and decoder"),
         ("base: a\nmodel: {fusion_align: conv}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "has a base"),
     ],
 )
@@ -396,9 +397,13 @@ def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tm
     assert "| CVFM (FILA) |" in (tmp_path / "results.md").read_text()
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("results.png", "curves.png"))
     curves = json.loads((tmp_path / "results.json").read_text())["curves"]
-    assert list(curves) == ["pretraining, vision", "pretraining, decoder", "alignment", "stage1", "stage2"]
+    steps = ["pretraining, vision", "pretraining, vit", "pretraining, decoder", "alignment", "stage1", "stage2"]
+    assert list(curves) == steps
     pretrained = compare.load_model(tmp_path / "pretrained" / "decoder" / "model").state_dict()
     random = compare.load_model(tmp_path / "random").state_dict()
+    vision = compare.load_model(tmp_path / "pretrained" / "vision" / "model").state_dict()
+    assert any("vit." in name and not torch.equal(vision[name], pretrained[name]) for name in random)
+    assert all(torch.equal(vision[name], pretrained[name]) for name in random if "convnext." in name)
     for part in ("vision_tower.vit.", "vision_tower.convnext.", "language_model."):
         assert any(part in name and not torch.equal(random[name], pretrained[name]) for name in random), part
     start = compare.load_model(tmp_path / "cvfm-seed0" / "start").state_dict()

@@ -52,7 +52,7 @@ import torch
 import yaml
 from make_fineprint import image_processor
 from matplotlib.figure import Figure
-from pretrain import CELLS
+from pretrain import CELLS, PRETRAINING
 from transformers import AutoProcessor, GenerationConfig
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -111,6 +111,11 @@ def read_recipe(path):
             raise ComparisonError(
                 f"data of {name} is {options['data']!r}; it must be a mapping of changes, such as {{num_train: 24000}}."
             )
+    steps = recipe.get("pretraining")
+    if steps and not {"vision", "decoder"} <= steps.keys() <= PRETRAINING.keys():
+        raise ComparisonError(
+            f"pretraining has {', '.join(sorted(steps))}; it must have vision and decoder, and may have vit."
+        )
     if recipe.get("alignment") and not recipe.get("pretraining"):
         raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
     if recipe["base"] is not None and (recipe["model"] or recipe.get("pretraining")):
@@ -401,9 +406,10 @@ def plot(summary, path):
 def read_curves(output, recipe):
     """`dict[str, dict[str, list]]`: for each step of the recipe, lists of [step, loss] of every run that has a log."""
     curves = {}
-    for step, name in (("vision", "pretrained/vision/vision.json"), ("decoder", "pretrained/decoder/decoder.json")):
-        if (output / name).exists():
-            curves[f"pretraining, {step}"] = {"all": _read_losses(json.loads((output / name).read_text())["log"])}
+    for step in PRETRAINING:
+        path = output / "pretrained" / step / f"{step}.json"
+        if path.exists():
+            curves[f"pretraining, {step}"] = {"all": _read_losses(json.loads(path.read_text())["log"])}
     logs = [(name, f"{name}/log_history.json") for name, *_ in list_legs(recipe)]
     for step, name in (("alignment", "alignment/alignment.json"), *logs):
         for seed in recipe["seeds"]:

@@ -18,8 +18,8 @@
         --align pretrained/decoder/cells.safetensors
 
 ViT and ConvNeXt learn, each for itself, which characters stand in each cell of a visual token: a hundred labels for
-a page, where a question about it has a few. The pages are drawn as training goes, and none comes twice. Most of them
-are full of text, so that there is more to learn from each.
+a page, where a question about it has a few. The pages are drawn as training goes, and in a training none comes twice. Most
+of them are full of text, so that there is more to learn from each.
 
 The decoder learns to answer questions about pages and to repeat them, from those same labels in place of visual tokens: what
 a perfect encoder would show it. First it copies scribbles, short and without sense.
@@ -27,8 +27,9 @@ a perfect encoder would show it. First it copies scribbles, short and without se
 With `--align`, fusion and projector learn, between frozen networks, to give the decoder for each cell what it has learnt to
 read: for every strategy the same, before the stages of the article.
 
-The recipe is that of compare.py; `pretraining` in it has `vision` and `decoder`, which like `alignment` are options of
-TrainingArguments and the `batch_size`, in pages. Started again, it goes on where it was.
+The recipe is that of compare.py; `pretraining` in it has `vision`, `vit` if the ViT is to go on alone, as it learns slower
+than the ConvNeXt, and `decoder`. Like `alignment` they are options of TrainingArguments and the `batch_size`, in pages.
+Started again, it goes on where it was.
 """
 
 import argparse
@@ -39,7 +40,7 @@ import random
 import shutil
 import string
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +150,21 @@ def _advance(font, character):
     return load_font(font, 1000).getlength(character) / 1000
 
 
-def _locate_characters(run):
-    """`np.ndarray` of shape (characters, 2): the middle of each character of a run, on the page."""
+def locate_characters(run):
+    """Where the characters of a run are on the page.
+
+    Args:
+        run ([`~fineprint_documents.Run`]): a run of text.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: the middle of each character, of shape (characters, 2), and the corners of its box, of shape
+        (characters, 4, 2). The box is as wide as its advance and as high as capitals.
+    """
     edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])
-    return np.stack([(edges[:-1] + edges[1:]) / 2, np.full(len(run.text), run.y - run.capital_height / 2)], 1)
+    top, bottom = np.full(len(run.text), run.y - run.capital_height), np.full(len(run.text), run.y)
+    corners = [np.stack([x, y], axis=1) for x in (edges[:-1], edges[1:]) for y in (top, bottom)]
+    corners = np.stack(corners, axis=1)
+    return corners.mean(axis=1), corners
 
 
 def label_cells(page, cell_size, view="canvas"):
@@ -174,7 +186,7 @@ def label_cells(page, cell_size, view="canvas"):
     labels = np.zeros((rows, columns, SLOTS), dtype=np.int64)
     count = np.zeros((rows, columns), dtype=int)
     for run in page.runs:
-        points = placement.to_image(_locate_characters(run))
+        points = placement.to_image(locate_characters(run)[0])
         if view == "canvas":
             points = placement.to_canvas(points)
         else:
@@ -225,7 +237,25 @@ class Batches(IterableDataset):
 
 
 class PageBatches(Batches):
-    """Pictures of pages, and what is in their cells."""
+    """Pictures of pages, and what is in their cells.
+
+    Args:
+        options, split, batch_size, first, count: see [`Batches`].
+        do_high_res (`bool`, *optional*): whether there are pictures for a ConvNeXt.
+    """
+
+    def __init__(self, *arguments, do_high_res=True, **others):
+        super().__init__(*arguments, **others)
+        self.do_high_res = do_high_res
+
+    def lay_out_batch(self, number):
+        """`list[`[`~make_fineprint.Page`]`]`: the pages of a batch."""
+        return [
+            lay_out_text(self.options, self.split, GRIDS[number % len(GRIDS)], number * self.batch_size + place)
+            if place % TEXT_PAGES
+            else self.lay_out(number, place)
+            for place in range(self.batch_size)
+        ]
 
     def make_batch(self, number):
         """
@@ -233,13 +263,9 @@ class PageBatches(Batches):
             `dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the cells of
             the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the global view.
         """
-        pages = [
-            lay_out_text(self.options, self.split, GRIDS[number % len(GRIDS)], number * self.batch_size + place)
-            if place % TEXT_PAGES
-            else self.lay_out(number, place)
-            for place in range(self.batch_size)
-        ]
+        pages = self.lay_out_batch(number)
         processor = image_processor(self.options.tile_size)
+        processor.do_high_res = self.do_high_res
         inputs = processor([render(page) for page in pages], return_tensors="pt")
         for name, *where in (
             ("labels", processor.patch_size, "canvas"),
@@ -256,28 +282,33 @@ class CharacterPretraining(nn.Module):
 
     Args:
         model ([`FilaForConditionalGeneration`]): its vision tower is trained; nothing of it is copied.
+        with_convnext (`bool`, *optional*): whether the ConvNeXt is trained, too.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, with_convnext=True):
         super().__init__()
-        self.vit, self.convnext = model.model.vision_tower.vit, model.model.vision_tower.convnext
-        widths = (self.vit.config.hidden_size, *(stage["num_chs"] for stage in self.convnext.feature_info[:-3:-1]))
+        self.vit, self.convnext = model.model.vision_tower.vit, None
+        widths = [self.vit.config.hidden_size]
+        if with_convnext:
+            self.convnext = model.model.vision_tower.convnext
+            widths += [stage["num_chs"] for stage in self.convnext.feature_info[:-3:-1]]
         num_classes = SLOTS * (1 + len(CHARACTERS))
         self.heads = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes)) for width in widths
         )
 
-    def forward(self, pixel_values, high_res_pixel_values, image_grids, labels, fine_labels, **others):
+    def forward(self, pixel_values, image_grids, labels, fine_labels, high_res_pixel_values=None, **others):
         """
         Args:
-            pixel_values (`torch.Tensor` of shape `(N, 1 + R*C, 3, S, S)`), high_res_pixel_values (`torch.Tensor` of shape
-                `(N, R*C, 3, s, s)`), image_grids (`torch.Tensor` of shape `(N, 2)`): of images on the same canvas.
+            pixel_values (`torch.Tensor` of shape `(N, 1 + R*C, 3, S, S)`), image_grids (`torch.Tensor` of shape `(N, 2)`): of
+                images on the same canvas.
             labels (`torch.Tensor` of shape `(N, rows, columns, SLOTS)`): from [`label_cells`].
             fine_labels (`torch.Tensor` of shape `(N, 2*rows, 2*columns, SLOTS)`): the same for cells half as large.
+            high_res_pixel_values (`torch.Tensor` of shape `(N, R*C, 3, s, s)`, *optional*): for the ConvNeXt.
 
         Returns:
-            `dict`: `loss`, and `accuracies` of shape (3,): the share of characters that the ViT, the ConvNeXt and its third stage
-            name.
+            `dict`: `loss`, and `accuracies` of shape (1,) or (3,): the share of characters that the ViT, the ConvNeXt and its
+            third stage name.
         """
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
@@ -287,17 +318,16 @@ class CharacterPretraining(nn.Module):
         # (N * R * C, tokens, width) -> page, row, column, y, x, width -> page, row y, column x, width
         patches = hidden_states[:, 1:].unflatten(0, (-1, rows, columns)).unflatten(3, (side, side))
         patches = patches.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
-        # page, row, column, channel, y, x -> page, channel, row y, column x
-        canvas = (
-            high_res_pixel_values.unflatten(1, (rows, columns)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-        )
-        canvas = canvas.contiguous(memory_format=torch.channels_last)
-        *_, fine, coarse = (
-            stage.permute(0, 2, 3, 1) for stage in self.convnext.forward_intermediates(canvas, intermediates_only=True)
-        )
+        seen = [patches]
+        if self.convnext is not None:
+            # page, row, column, channel, y, x -> page, channel, row y, column x
+            canvas = high_res_pixel_values.unflatten(1, (rows, columns)).permute(0, 3, 1, 4, 2, 5)
+            canvas = canvas.flatten(4, 5).flatten(2, 3).contiguous(memory_format=torch.channels_last)
+            *_, fine, coarse = self.convnext.forward_intermediates(canvas, intermediates_only=True)
+            seen += [stage.permute(0, 2, 3, 1) for stage in (coarse, fine)]
         loss, accuracies = 0.0, []
         targets = (labels, labels, fine_labels)
-        for head, features, labels in zip(self.heads, (patches, coarse, fine), targets):
+        for head, features, labels in zip(self.heads, seen, targets):
             is_character = labels > 0
             is_learnt = is_character | ((labels == 0) & (torch.rand(labels.shape, device=labels.device) < EMPTY_SHARE))
             logits = head(features).unflatten(-1, (SLOTS, -1))
@@ -308,30 +338,34 @@ class CharacterPretraining(nn.Module):
 
 @torch.no_grad()
 def measure_accuracies(network, batches):
-    """`dict`: the share of the characters of `batches` that ViT and ConvNeXt name, batches weighing the same."""
+    """`dict`: the share of the characters of `batches` that each trained network names, batches weighing the same."""
     network.eval()
     device = next(network.parameters()).device
     found = [network(**{key: value.to(device) for key, value in batch.items()})["accuracies"] for batch in batches]
     return dict(zip(("vit", "convnext", "convnext_stage3"), torch.stack(found).nanmean(dim=0).tolist()))
 
 
-def pretrain_vision(recipe, model, processor, output, batch_size=16, num_eval_batches=10, **training):
+def pretrain_vision(
+    recipe, model, processor, output, batch_size=16, num_eval_batches=10, with_convnext=True, **training
+):
     """Trains ViT and ConvNeXt of `model`, in place.
 
     Args:
         recipe (`dict`): of compare.py; its `data` says what the pages are.
         model ([`FilaForConditionalGeneration`]), processor ([`FilaProcessor`]): the model.
-        output (`Path`): folder of checkpoints and of `vision.json`, the log.
+        output (`Path`): folder of checkpoints and of the log, a JSON file of the folder's name.
         batch_size (`int`, *optional*): pages of a step.
         num_eval_batches (`int`, *optional*): batches of pages of the validation split that the result is measured on.
+        with_convnext (`bool`, *optional*): whether the ConvNeXt is trained, too, or the ViT alone.
         training: options of TrainingArguments; `max_steps` is needed.
     """
     options = Options(output_dir="", **recipe["data"])
-    network = CharacterPretraining(model)
-    log = train(network, PageBatches(options, "train", batch_size), output, **training)
-    accuracies = measure_accuracies(network, PageBatches(options, "validation", batch_size, count=num_eval_batches))
-    print(f"characters named: ViT {accuracies['vit']:.1%}, ConvNeXt {accuracies['convnext']:.1%}")
-    (output / "vision.json").write_text(json.dumps({"accuracies": accuracies, "log": log}, indent=2) + "\n")
+    network = CharacterPretraining(model, with_convnext)
+    pages = partial(PageBatches, options, batch_size=batch_size, do_high_res=with_convnext)
+    log = train(network, pages(split="train"), output, **training)
+    accuracies = measure_accuracies(network, pages(split="validation", count=num_eval_batches))
+    print("characters named:", ", ".join(f"{name} {share:.1%}" for name, share in accuracies.items()))
+    (output / f"{output.name}.json").write_text(json.dumps({"accuracies": accuracies, "log": log}, indent=2) + "\n")
 
 
 def scribble(rng, side, num_lines):
@@ -509,6 +543,19 @@ def encode(model, batch):
     return torch.cat(model.get_image_features(**{name: batch[name] for name in names}).pooler_output)
 
 
+def tile_cells(cells, side):
+    """Cuts what belongs to the cells of canvases into tiles.
+
+    Args:
+        cells (`torch.Tensor` of shape `(N, rows, columns, ...)`): of canvases of the same grid.
+        side (`int`): rows and columns of cells of a tile.
+
+    Returns:
+        `torch.Tensor` of shape (N, tiles, side, side, ...).
+    """
+    return cells.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
+
+
 class CellAlignment(nn.Module):
     """Vision tower and projector of a FILA, whose visual tokens become what its decoder has learnt to read.
 
@@ -533,8 +580,7 @@ class CellAlignment(nn.Module):
             `dict`: `loss`, the squared error of the visual tokens as a share of the mean square of what they should be.
         """
         side = global_labels.shape[1]
-        tiles = labels.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
-        cells = torch.cat([global_labels.unsqueeze(1), tiles], dim=1).flatten(0, 3)
+        cells = torch.cat([global_labels.unsqueeze(1), tile_cells(labels, side)], dim=1).flatten(0, 3)
         features = encode(self.model[0], images)
         with torch.no_grad():
             targets = self.cell_embedding[0](cells.clamp(min=0), self.model[0].get_input_embeddings())
@@ -655,16 +701,25 @@ def finish(model, start, output):
         shutil.rmtree(checkpoint)
 
 
+PRETRAINING = {
+    "vision": pretrain_vision,
+    "vit": partial(pretrain_vision, with_convnext=False),
+    "decoder": pretrain_decoder,
+}
+
+
 def pretrain(recipe, start, output):
     """Does what `recipe["pretraining"]` says, as far as it has not been done.
 
     Args:
         recipe (`dict`): of compare.py.
         start (`Path`): a FILA with `fusion_type="cvfm"` to start from.
-        output (`Path`): a folder; the pretrained FILA is in `model` in it.
+        output (`Path`): a folder; the pretrained FILA is in `decoder/model` in it.
     """
-    for step, pretrain_part in (("vision", pretrain_vision), ("decoder", pretrain_decoder)):
+    for step, pretrain_part in PRETRAINING.items():
         folder = output / step
+        if step not in recipe["pretraining"]:
+            continue
         if not (folder / "model").exists():
             model = FilaForConditionalGeneration.from_pretrained(start, dtype="float32")
             processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)

@@ -1,0 +1,260 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the visual tokens of the compared models hold of characters that are whole or torn by a cut: a linear probe.
+
+    python benchmarks/fineprint/probe.py recipes/fineprint/comparison.yaml --output_dir build/comparison
+
+A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts and
+values of training, and is measured on others. A page has hundreds of characters where it has one or two questions, and
+the decoder has no part in it: this shows more sharply than the answers what a cut between tiles takes away.
+
+Torn are the characters of a cell with one whose box, as wide as its advance and as high as capitals, lies on two tiles. The
+folder is that of a comparison that compare.py has ended; to its results come `probe.json`, `probe.md` (the table) and
+`probe.png`.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from compare import NAMES, ComparisonError, list_legs, load_model, read_recipe
+from make_fineprint import Options
+from matplotlib.figure import Figure
+from pretrain import IGNORED, SLOTS, PageBatches, encode, locate_characters, tile_cells
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from fila.evaluate import mean_with_interval
+
+PLACES = ("whole", "torn")
+FIRST_BATCH = 2_000_000  # of the pages of the probe: beyond those that are trained on
+BATCH_SIZE = 8  # pages
+MAX_ITER = 60  # of the regression
+
+
+def find_torn_cells(page, cell_size):
+    """Which cells of a canvas hold a character that a cut between tiles goes through.
+
+    Args:
+        page ([`~make_fineprint.Page`]): a page.
+        cell_size (`int`): side of a cell in pixels of the ViT's canvas.
+
+    Returns:
+        `np.ndarray` of shape (rows of cells, columns of cells), of bools.
+    """
+    placement = page.placement
+    is_torn = np.zeros([side * placement.tile_size // cell_size for side in placement.grid], dtype=bool)
+    for run in page.runs:
+        middles, corners = (placement.to_canvas(placement.to_image(points)) for points in locate_characters(run))
+        tiles = corners // placement.tile_size
+        middles = middles[(tiles != tiles[:, :1]).any(axis=(1, 2))]
+        columns, rows = (middles // cell_size).astype(int).T
+        is_seen = (rows >= 0) & (rows < is_torn.shape[0]) & (columns >= 0) & (columns < is_torn.shape[1])
+        is_torn[rows[is_seen], columns[is_seen]] = True
+    return is_torn
+
+
+class TornPageBatches(PageBatches):
+    """Pictures of pages, what is in their cells, and what is torn."""
+
+    def make_batch(self, number):
+        """`dict` of tensors: that of [`~pretrain.PageBatches`], and `is_torn` of shape (pages, rows, columns), of bools."""
+        batch = super().make_batch(number)
+        cell_size = self.options.tile_size // batch["global_labels"].shape[1]
+        is_torn = np.stack([find_torn_cells(page, cell_size) for page in self.lay_out_batch(number)])
+        return {**batch, "is_torn": torch.from_numpy(is_torn)}
+
+
+@torch.inference_mode()
+def read_tokens(model, batches):
+    """What a model makes of the cells with characters on the tiles of some pages.
+
+    Args:
+        model ([`FilaForConditionalGeneration`]): of any strategy.
+        batches ([`TornPageBatches`]): with an end.
+
+    Returns:
+        `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`, both of
+        shape (tokens,).
+    """
+    parts = []
+    for number, batch in enumerate(tqdm(batches, total=batches.count, unit="batch", leave=False)):
+        num_pages, side = batch["global_labels"].shape[:2]
+        cells = tile_cells(batch["labels"], side).flatten(1, 3)
+        features = encode(model, batch).unflatten(0, (num_pages, -1))[:, side * side :]  # without the global view
+        values = {
+            "features": features.float(),
+            "cells": cells,
+            "is_torn": tile_cells(batch["is_torn"], side).flatten(1, 3),
+            "page": (number * num_pages + torch.arange(num_pages)).unsqueeze(1).expand(cells.shape[:2]),
+        }
+        is_read = (cells > 0).any(dim=-1) & (cells != IGNORED).all(dim=-1)
+        parts.append({name: value[is_read].numpy() for name, value in values.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def name_characters(known, asked):
+    """Names characters by a logistic regression for each place in a cell.
+
+    Args:
+        known (`dict`): from [`read_tokens`], to learn from.
+        asked (`dict`): from [`read_tokens`].
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`, both of shape (tokens of `asked`, SLOTS): which places hold a character, and which of
+        these are named right.
+    """
+    is_character = asked["cells"] > 0
+    is_right = np.zeros_like(is_character)
+    for slot in range(SLOTS):
+        rows, asked_rows = known["cells"][:, slot] > 0, is_character[:, slot]
+        labels = known["cells"][rows, slot]
+        if len(np.unique(labels)) < 2 or not asked_rows.any():
+            continue
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITER))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are not needed
+            classifier.fit(known["features"][rows], labels)
+        found = classifier.predict(asked["features"][asked_rows])
+        is_right[asked_rows, slot] = found == asked["cells"][asked_rows, slot]
+    return is_character, is_right
+
+
+def summarize(tokens, is_character, is_right):
+    """Shares of the characters that were named, averaged over the pages that have both torn and whole ones.
+
+    Args:
+        tokens (`dict`): from [`read_tokens`].
+        is_character (`np.ndarray`), is_right (`np.ndarray`): from [`name_characters`].
+
+    Returns:
+        `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 % from a
+        bootstrap over the pages; `pages` and `characters`, how many there were.
+    """
+    num_pages = tokens["page"].max() + 1
+    shares = {}
+    for place, rows in zip(PLACES, (~tokens["is_torn"], tokens["is_torn"])):
+        right, all_ = (
+            np.bincount(tokens["page"][rows], values[rows].sum(axis=1), num_pages)
+            for values in (is_right, is_character)
+        )
+        shares[place] = np.divide(right, all_, where=all_ > 0, out=np.full(num_pages, np.nan))
+    shares["drop"] = shares["whole"] - shares["torn"]
+    has_both = np.isfinite(shares["drop"])
+    found = {}
+    for name, values in shares.items():
+        mean, bounds = mean_with_interval(100 * values[has_both])
+        found[name] = [mean, *(bounds or (mean, mean))]
+    return {**found, "pages": int(has_both.sum()), "characters": int(is_character.sum())}
+
+
+def make_table(results):
+    """`str`: the results in Markdown."""
+    lines = [
+        "# What a cut takes from the visual tokens",
+        "",
+        "Characters of unseen fonts that a linear probe names from the visual tokens, in percent, with 95 % intervals from a "
+        "bootstrap over the pages.",
+        "",
+        "| strategy | whole | torn by a cut | drop, in points |",
+        "|---|---|---|---|",
+    ]
+    for fusion_type, values in results.items():
+        cells = [
+            f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in (values[key] for key in (*PLACES, "drop"))
+        ]
+        lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(results, path):
+    """Draws what is named of whole and of torn characters into a PNG."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for index, (place, label) in enumerate(zip(PLACES, ("whole", "torn by a cut"))):
+        values = np.array([result[place] for result in results.values()]).T
+        errors = [values[0] - values[1], values[2] - values[0]]
+        axis.bar(np.arange(len(results)) + (index - 0.5) * 0.38, values[0], 0.36, yerr=errors, capsize=3, label=label)
+    axis.set_xticks(range(len(results)), [NAMES[name].replace(" (", "\n(") for name in results], fontsize=8)
+    axis.set(ylabel="characters named, %", title="what a linear probe reads in the visual tokens")
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def probe(recipe, output, num_batches):
+    """Probes all strategies of a comparison, with the first of its seeds, and writes the results.
+
+    Args:
+        recipe (`dict`): from [`~compare.read_recipe`].
+        output (`Path`): folder of the comparison.
+        num_batches (`int`): batches of pages to learn from, and as many to be measured on.
+
+    Raises:
+        ComparisonError: a strategy has not been trained.
+    """
+    options = Options(output_dir="", **recipe["data"])
+    folders = {
+        fusion_type: output / f"{fusion_type}-seed{recipe['seeds'][0]}" / list_legs(recipe)[-1][0]
+        for fusion_type in recipe["fusion_types"]
+    }
+    for folder in folders.values():
+        if not (folder / "config.json").exists():
+            raise ComparisonError(f"There is no trained model in {folder}. Run compare.py first.")
+    results = {}
+    for fusion_type, folder in folders.items():
+        model = load_model(folder).eval()
+        known, asked = (
+            read_tokens(model, TornPageBatches(options, split, BATCH_SIZE, first=FIRST_BATCH, count=num_batches))
+            for split in ("train", "validation")
+        )
+        results[fusion_type] = summarize(asked, *name_characters(known, asked))
+        print(
+            f"{NAMES[fusion_type]}: "
+            + ", ".join(f"{key} {results[fusion_type][key][0]:.1f}" for key in (*PLACES, "drop"))
+        )
+    with tempfile.TemporaryDirectory(dir=output) as temporary:
+        folder = Path(temporary)
+        plot(results, folder / "probe.png")
+        (folder / "probe.md").write_text(make_table(results))
+        (folder / "probe.json").write_text(json.dumps({"recipe": recipe, "results": results}, indent=2) + "\n")
+        for name in ("probe.png", "probe.md", "probe.json"):
+            os.replace(folder / name, output / name)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="YAML file of the comparison")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the comparison")
+    parser.add_argument(
+        "--num_batches", type=int, default=60, help=f"of {BATCH_SIZE} pages, to learn from and to be measured on"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        probe(read_recipe(options.recipe), options.output_dir, options.num_batches)
+    except ComparisonError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+# Copyright 2026 The FILA authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""benchmarks/fineprint/probe.py: what is torn, what a probe names, and the way from trained models to a table."""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from helpers import FUSION_TYPES, ROOT
+
+if (folder := str(ROOT / "benchmarks" / "fineprint")) not in sys.path:
+    sys.path.append(folder)
+compare, make_fineprint, pretrain, probe = map(
+    importlib.import_module, ("compare", "make_fineprint", "pretrain", "probe")
+)
+RECIPE = ROOT / "recipes" / "fineprint" / "small.yaml"
+
+
+def test_torn_cells_are_those_whose_text_a_cut_goes_through():
+    options = make_fineprint.Options(output_dir="", tile_size=112)
+    num_torn = 0
+    for number in range(10):
+        page = pretrain.lay_out_text(options, "train", make_fineprint.GRIDS[number % 5], number)
+        is_torn, labels = probe.find_torn_cells(page, 14), pretrain.label_cells(page, 14)
+        assert is_torn.shape == labels.shape[:2]
+        assert (labels[is_torn, 0] != 0).all()
+        # A character is less than a cell high and two wide, so it is torn near a cut alone.
+        rows, columns = np.nonzero(is_torn)
+        near = [
+            (np.abs(index[:, None] - np.arange(8, 8 * tiles, 8)).min(axis=1, initial=99) <= 1)
+            | (np.abs(index[:, None] + 1 - np.arange(8, 8 * tiles, 8)).min(axis=1, initial=99) <= 1)
+            for index, tiles in zip((rows, columns), page.placement.grid)
+        ]
+        assert (near[0] | near[1]).all()
+        num_torn += len(rows)
+    assert num_torn > 50
+
+
+def test_torn_is_a_character_on_two_tiles():
+    placement = make_fineprint.Placement((224, 224), (2, 2), 112)
+    font = next(iter(pretrain.FONTS["train"].values()))[0]
+    for x, y, is_torn in ((105, 60, True), (20, 117, True), (60, 60, False)):
+        left, top, right, bottom = pretrain.measure(font, 16, "M")
+        run = pretrain.Run(x, y, "M", font, 16, (x + left, y + top, x + right, y + bottom))
+        (middle,), (corners,) = pretrain.locate_characters(run)
+        assert np.allclose(middle, corners.mean(axis=0))
+        assert corners[:, 0].min() == x
+        assert corners[:, 1].max() == y
+        page = pretrain.Page("train", "text", "lines", "", "", placement, [run], [], 0, 0)
+        cell = [int(value // 14) for value in middle[::-1]]
+        assert np.argwhere(probe.find_torn_cells(page, 14)).tolist() == [cell] * is_torn
+
+
+def make_tokens(rng, num_tokens, names_torn):
+    """Features that are the characters themselves; of torn ones, noise unless `names_torn`."""
+    cells = np.zeros((num_tokens, pretrain.SLOTS), dtype=int)
+    cells[:, 0] = rng.integers(1, 6, num_tokens)
+    cells[::2, 1] = rng.integers(1, 6, len(cells[::2]))
+    is_torn = rng.random(num_tokens) < 0.3
+    features = np.concatenate([np.eye(6)[cells[:, 0]], np.eye(6)[cells[:, 1]]], axis=1)
+    if not names_torn:
+        features[is_torn] = rng.normal(size=(is_torn.sum(), 12))
+    return {"features": features, "cells": cells, "is_torn": is_torn, "page": np.arange(num_tokens) * 20 // num_tokens}
+
+
+@pytest.mark.parametrize("names_torn", [True, False])
+def test_probe_names_what_the_tokens_hold(names_torn):
+    rng = np.random.default_rng(0)
+    known, asked = (make_tokens(rng, 1000, names_torn) for _ in range(2))
+    is_character, is_right = probe.name_characters(known, asked)
+    assert is_character.sum() == 1500
+    assert not (is_right & ~is_character).any()
+    found = probe.summarize(asked, is_character, is_right)
+    assert found["pages"] == 20
+    assert found["characters"] == 1500
+    assert found["whole"][0] > 99
+    if names_torn:
+        assert found["torn"][0] > 99
+    else:
+        assert found["torn"][0] < 40  # of five characters, chance names 20 %
+        assert found["drop"][1] > 50
+    assert found["drop"][0] == pytest.approx(found["whole"][0] - found["torn"][0])
+
+
+def test_models_are_probed_and_compared(tmp_path, capsys):
+    recipe = compare.read_recipe(RECIPE)
+    arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "5"]
+    with pytest.raises(SystemExit, match="no trained model"):
+        probe.main(arguments)
+    assert not list(tmp_path.iterdir())
+    for fusion_type in FUSION_TYPES:
+        compare.make_start(recipe, None, fusion_type, 0, tmp_path / f"{fusion_type}-seed0" / "stage2")
+    probe.main(arguments)
+    results = json.loads((tmp_path / "probe.json").read_text())["results"]
+    table = (tmp_path / "probe.md").read_text()
+    assert list(results) == recipe["fusion_types"]
+    for fusion_type, values in results.items():
+        assert values["characters"] == results["none"]["characters"] > 50
+        assert 0 < values["whole"][0] < 50
+        assert f"| {compare.NAMES[fusion_type]} | {values['whole'][0]:.1f} [" in table
+    assert (tmp_path / "probe.png").stat().st_size > 5_000
