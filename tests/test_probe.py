@@ -94,6 +94,8 @@ def test_probe_names_what_the_tokens_hold(names_torn):
         assert found["torn"][0] < 40  # of five characters, chance names 20 %
         assert found["drop"][1] > 50
     assert found["drop"][0] == pytest.approx(found["whole"][0] - found["torn"][0])
+    with pytest.raises(compare.ComparisonError, match="both whole and torn"):
+        probe.summarize({**asked, "is_torn": np.zeros_like(asked["is_torn"])}, is_character, is_right)
 
 
 def test_models_are_probed_and_compared(tmp_path, capsys):
@@ -101,6 +103,8 @@ def test_models_are_probed_and_compared(tmp_path, capsys):
     arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "5"]
     with pytest.raises(SystemExit, match="no trained model"):
         probe.main(arguments)
+    with pytest.raises(SystemExit, match="num_batches is 0"):
+        probe.main([*arguments[:-1], "0"])
     assert not list(tmp_path.iterdir())
     for fusion_type in FUSION_TYPES:
         compare.make_start(recipe, None, fusion_type, 0, tmp_path / f"{fusion_type}-seed0" / "stage2")

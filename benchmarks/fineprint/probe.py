@@ -150,6 +150,9 @@ def summarize(tokens, is_character, is_right):
     Returns:
         `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 % from a
         bootstrap over the pages; `pages` and `characters`, how many there were.
+
+    Raises:
+        ComparisonError: no page has both.
     """
     num_pages = tokens["page"].max() + 1
     shares = {}
@@ -161,6 +164,8 @@ def summarize(tokens, is_character, is_right):
         shares[place] = np.divide(right, all_, where=all_ > 0, out=np.full(num_pages, np.nan))
     shares["drop"] = shares["whole"] - shares["torn"]
     has_both = np.isfinite(shares["drop"])
+    if not has_both.any():
+        raise ComparisonError("No page has both whole and torn characters. Choose a larger --num_batches.")
     found = {}
     for name, values in shares.items():
         mean, bounds = mean_with_interval(100 * values[has_both])
@@ -211,8 +216,10 @@ def probe(recipe, output, num_batches):
         num_batches (`int`): batches of pages to learn from, and as many to be measured on.
 
     Raises:
-        ComparisonError: a strategy has not been trained.
+        ComparisonError: a strategy has not been trained, or there are too few pages.
     """
+    if num_batches < 1:
+        raise ComparisonError(f"--num_batches is {num_batches}; it must be at least 1.")
     options = Options(output_dir="", **recipe["data"])
     folders = {
         fusion_type: output / f"{fusion_type}-seed{recipe['seeds'][0]}" / list_legs(recipe)[-1][0]
