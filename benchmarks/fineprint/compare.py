@@ -382,23 +382,35 @@ def make_tables(recipe, summary):
     return "\n".join(lines) + "\n"
 
 
+def draw_bars(axis, results, keys, labels):
+    """Draws means with their intervals, a group of bars for each strategy.
+
+    Args:
+        axis (`matplotlib.axes.Axes`): where to draw.
+        results (`dict[str, dict]`): for each strategy, a list of mean and both bounds, or `None`, under each key.
+        keys (`tuple[str]`), labels (`tuple[str]`): two values, and what they are called.
+    """
+    places = np.arange(len(results))
+    for index, (key, label) in enumerate(zip(keys, labels)):
+        values = np.array([result[key] or [np.nan] * 3 for result in results.values()]).T
+        errors = [values[0] - values[1], values[2] - values[0]]
+        axis.bar(places + (index - 0.5) * 0.38, values[0], 0.36, yerr=errors, capsize=3, label=label)
+    axis.set_xticks(places, [NAMES[name].replace(" (", "\n(") for name in results], fontsize=8)
+    axis.grid(axis="y", alpha=0.3)
+
+
 def plot(summary, path):
     """Draws accuracy inside and across, and over text heights, into a PNG."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for index, position in enumerate(POSITIONS):
-        values = np.array([summary[name][position] or [np.nan] * 3 for name in summary]).T
-        places = np.arange(len(summary)) + (index - 0.5) * 0.38
-        errors = [values[0] - values[1], values[2] - values[0]]
-        left.bar(places, values[0], 0.36, yerr=errors, capsize=3, label=("inside a tile", "across a cut")[index])
-    left.set_xticks(range(len(summary)), [NAMES[name].replace(" (", "\n(") for name in summary], fontsize=8)
+    draw_bars(left, summary, POSITIONS, ("inside a tile", "across a cut"))
     left.set(ylabel="exact match, %", title="where the answer lies")
     for fusion_type, values in summary.items():
         heights = values["text_height"]
         right.plot(list(heights), [value[0] for value in heights.values()], marker="o", label=NAMES[fusion_type])
     right.set(xlabel="height of capitals, pixels of the ViT's canvas", title="size of the text")
+    right.grid(axis="y", alpha=0.3)
     for axis in (left, right):
-        axis.grid(axis="y", alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare import NAMES, ComparisonError, list_legs, load_model, read_recipe
+from compare import NAMES, ComparisonError, draw_bars, list_legs, load_model, read_recipe
 from make_fineprint import Options
 from matplotlib.figure import Figure
 from pretrain import IGNORED, SLOTS, PageBatches, encode, locate_characters, tile_cells
@@ -196,13 +196,8 @@ def plot(results, path):
     """Draws what is named of whole and of torn characters into a PNG."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.subplots()
-    for index, (place, label) in enumerate(zip(PLACES, ("whole", "torn by a cut"))):
-        values = np.array([result[place] for result in results.values()]).T
-        errors = [values[0] - values[1], values[2] - values[0]]
-        axis.bar(np.arange(len(results)) + (index - 0.5) * 0.38, values[0], 0.36, yerr=errors, capsize=3, label=label)
-    axis.set_xticks(range(len(results)), [NAMES[name].replace(" (", "\n(") for name in results], fontsize=8)
+    draw_bars(axis, results, PLACES, ("whole", "torn by a cut"))
     axis.set(ylabel="characters named, %", title="what a linear probe reads in the visual tokens")
-    axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
