@@ -312,6 +312,7 @@ def test_summary_of_hand_made_answers():
         ("stage1: {max_steps: 1}\nstage2: {max_steps: 1, data: }", "data of stage2 is None"),
         ("alignment: {max_steps: 1}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "needs `pretraining`"),
         ("pretraining: {vit: {}}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "must have vision and decoder"),
+        ("pretraining: 5\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "pretraining is 5; it must have"),
         ("base: a\nmodel: {fusion_align: conv}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "has a base"),
     ],
 )

@@ -98,7 +98,7 @@ def test_probe_names_what_the_tokens_hold(names_torn):
         probe.summarize({**asked, "is_torn": np.zeros_like(asked["is_torn"])}, is_character, is_right)
 
 
-def test_models_are_probed_and_compared(tmp_path, capsys):
+def test_models_are_probed_and_compared(tmp_path):
     recipe = compare.read_recipe(RECIPE)
     arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "5"]
     with pytest.raises(SystemExit, match="no trained model"):

@@ -112,13 +112,11 @@ def read_recipe(path):
                 f"data of {name} is {options['data']!r}; it must be a mapping of changes, such as {{num_train: 24000}}."
             )
     steps = recipe.get("pretraining")
-    if steps and not {"vision", "decoder"} <= steps.keys() <= PRETRAINING.keys():
-        raise ComparisonError(
-            f"pretraining has {', '.join(sorted(steps))}; it must have vision and decoder, and may have vit."
-        )
-    if recipe.get("alignment") and not recipe.get("pretraining"):
+    if steps and not (isinstance(steps, dict) and {"vision", "decoder"} <= steps.keys() <= PRETRAINING.keys()):
+        raise ComparisonError(f"pretraining is {steps!r}; it must have vision and decoder, and may have vit.")
+    if recipe.get("alignment") and not steps:
         raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
-    if recipe["base"] is not None and (recipe["model"] or recipe.get("pretraining")):
+    if recipe["base"] is not None and (recipe["model"] or steps):
         raise ComparisonError("The recipe has a base: its networks leave nothing to `model` and `pretraining`.")
     return recipe
 
