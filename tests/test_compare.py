@@ -311,6 +311,10 @@ def test_summary_of_hand_made_answers():
         ("stage1: {max_steps: 1}\nstage2: {max_steps: 1, data: 5}", "data of stage2 is 5"),
         ("stage1: {max_steps: 1}\nstage2: {max_steps: 1, data: }", "data of stage2 is None"),
         ("alignment: {max_steps: 1}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "needs `pretraining`"),
+        (
+            "pretraining: {vision: {}, decoder: {}}\nalignment: {learning_rate: [1.0, x]}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}",
+            "learning_rate in alignment-x",
+        ),
         ("pretraining: {vit: {}}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "must have vision and decoder"),
         ("pretraining: 5\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "pretraining is 5; it must have"),
         ("base: a\nmodel: {fusion_align: conv}\nstage1: {max_steps: 1}\nstage2: {max_steps: 1}", "has a base"),
@@ -384,22 +388,28 @@ def test_legs_of_stage_2_follow_each_other_on_documents_of_their_own(recipe, tmp
 @pytest.mark.slow
 def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tmp_path):
     recipe = {**recipe, "fusion_types": ["none", "cvfm"], "data": {**recipe["data"], "num_train": 16, "num_test": 20}}
-    first, second, third = Runner(stop=5), Runner(), Runner()
+    first, second, third = Runner(stop=6), Runner(), Runner()
     with pytest.raises(subprocess.TimeoutExpired):
         compare.compare(recipe, tmp_path, first)
     assert not (tmp_path / "results.json").exists()
     compare.compare(recipe, tmp_path, second)
     start = ["benchmarks/fineprint/make_fineprint.py", "benchmarks/fineprint/pretrain.py"]
-    strategy = ["benchmarks/fineprint/pretrain.py", "train.py", "train.py", "evaluate.py"]
-    assert first.scripts == [*start, *strategy[:3]]
-    assert second.scripts == [*strategy[2:], *strategy]
+    strategy = [*["benchmarks/fineprint/pretrain.py"] * 2, "train.py", "train.py", "evaluate.py"]
+    assert first.scripts == [*start, *strategy[:4]]
+    assert second.scripts == [*strategy[3:], *strategy]
     compare.compare(recipe, tmp_path, third)
     assert third.scripts == []
     assert "| CVFM (FILA) |" in (tmp_path / "results.md").read_text()
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("results.png", "curves.png"))
     curves = json.loads((tmp_path / "results.json").read_text())["curves"]
-    steps = ["pretraining, vision", "pretraining, vit", "pretraining, decoder", "alignment", "stage1", "stage2"]
-    assert list(curves) == steps
+    steps = [*(f"pretraining, {part}" for part in ("vision", "vit", "decoder")), "alignment-0.001", "alignment-0.002"]
+    assert list(curves) == [*steps, "stage1", "stage2"]
+    for fusion_type in recipe["fusion_types"]:
+        folder = tmp_path / f"{fusion_type}-seed0"
+        best = min(steps[-2:], key=lambda name: compare.alignment_loss(folder, name))
+        assert yaml.safe_load((folder / "stage1.yaml").read_text())["model_name_or_path"] == str(
+            folder / best / "model"
+        )
     pretrained = compare.load_model(tmp_path / "pretrained" / "decoder" / "model").state_dict()
     random = compare.load_model(tmp_path / "random").state_dict()
     vision = compare.load_model(tmp_path / "pretrained" / "vision" / "model").state_dict()

@@ -16,6 +16,7 @@
 import dataclasses
 import io
 import math
+import random
 import re
 import sys
 from collections import Counter
@@ -38,7 +39,7 @@ from helpers import GRIDS, ROOT, tiny_processor
 sys.path.append(str(ROOT / "benchmarks" / "fineprint"))
 import fineprint_sources
 import make_fineprint
-from fineprint_documents import KINDS, TEMPLATES, Run
+from fineprint_documents import KINDS, MORE_SETTINGS, TEMPLATES, Run, mix_template
 from fineprint_sources import FONTS, PHOTOS, SPLITS
 from make_fineprint import FEATURES, Options, corners, lay_out, locate, make_page, make_sample, render
 
@@ -184,8 +185,34 @@ def test_splits_share_nothing(pages):
             assert not set(TEMPLATES[kind][one]) & set(TEMPLATES[kind][other])
 
 
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_mixed_templates_are_many_and_in_no_other_split(kind):
+    rng = random.Random(0)
+    mixed = [mix_template(kind, rng) for _ in range(300)]
+    others = [template for split in ("validation", "test") for template in TEMPLATES[kind][split].values()]
+    assert len({str(template) for template in mixed}) > 10 * len(TEMPLATES[kind]["train"])
+    assert not [template for template in mixed if template in others]
+    orders = [{template.get("order", "of one part") for template in templates} for templates in (mixed, others)]
+    assert not orders[0] & orders[1] or orders[0] == {"of one part"}
+    for template in TEMPLATES[kind]["train"].values():
+        assert all(template.keys() == one.keys() for one in mixed)
+    for key, values in MORE_SETTINGS[kind].items():  # words that training pages alone have
+        words = {value for value in values if isinstance(value, str)}
+        if key not in ("meta", "colon"):
+            assert not {word.casefold() for word in words} & {str(other[key]).casefold() for other in others}
+
+
+def test_mixed_templates_change_training_pages_alone():
+    for index in range(len(KIND_NAMES)):
+        page, mixed = (lay_out(options(mix_templates=mix), "train", index + ROUND) for mix in (False, True))
+        assert (page.template in TEMPLATES[page.kind]["train"], mixed.template) == (True, "mixed")
+        tests = [lay_out(options(mix_templates=mix), "test", index) for mix in (False, True)]
+        assert [run.text for run in tests[0].runs] == [run.text for run in tests[1].runs]
+
+
 def test_answers_and_questions_are_unambiguous(pages):
-    for page in [page for split in SPLITS for page in pages[split]]:
+    mixed = [lay_out(options(max_questions=10, mix_templates=True), "train", index) for index in range(2 * ROUND)]
+    for page in [*mixed, *(page for split in SPLITS for page in pages[split])]:
         for run in page.asked:
             answer = run.text.casefold()
             assert [other for other in page.runs if answer in other.text.casefold()] == [run]

@@ -21,6 +21,9 @@ changes to the default checkpoint's config, random or with `pretraining` and the
 what train.py does (`stage1`, `stage2`) and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in
 a folder of its own, `cvfm-seed0`, through train.py itself.
 
+`alignment` may have a list of learning rates: each strategy aligns with all of them, and goes on with the one that ends with the
+lowest loss. Its pages are new in each step, so that this loss is one of pages never trained on.
+
 `stage2` may be a list of legs. Each goes on with the weights of the one before, with a learning rate schedule and a seed of its own
 and, if it has `data` (changes to the options of the documents), on documents of its own.
 
@@ -44,6 +47,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +69,7 @@ KEYS |= {"seeds", "fusion_types", "text_height_edges"}
 COLUMNS = ("position", "text_height", "kind")  # of the dataset, by which accuracies are given
 POSITIONS = ("inside", "across")
 MAX_PANELS = 4  # of the losses, side by side
+NUM_FINAL_LOSSES = 3  # of a log, that say how an alignment ends
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
     "cross_attention": "cross-attention (Mini-Gemini)",
@@ -116,6 +121,11 @@ def read_recipe(path):
         raise ComparisonError(f"pretraining is {steps!r}; it must have vision and decoder, and may have vit.")
     if recipe.get("alignment") and not steps:
         raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
+    for name, options in list_alignments(recipe):
+        if not isinstance(options, dict) or not isinstance(options.get("learning_rate"), int | float):
+            raise ComparisonError(
+                f"The recipe {path} does not say the learning_rate in {name}: a number, or a list of numbers to try."
+            )
     if recipe["base"] is not None and (recipe["model"] or steps):
         raise ComparisonError("The recipe has a base: its networks leave nothing to `model` and `pretraining`.")
     return recipe
@@ -134,6 +144,28 @@ def list_legs(recipe):
     legs = legs if isinstance(legs, list) and legs else [legs]
     names = ["stage2", *(f"stage2-leg{number}" for number in range(2, len(legs) + 1))]
     return [("stage1", 1, recipe.get("stage1")), *((name, 2, options) for name, options in zip(names, legs))]
+
+
+def list_alignments(recipe):
+    """The alignments that each strategy tries.
+
+    Args:
+        recipe (`dict`): from [`read_recipe`].
+
+    Returns:
+        `list[tuple[str, dict]]`: name and options of each: "alignment", or "alignment-0.004" and so on for several rates.
+    """
+    options = recipe.get("alignment")
+    rates = options.get("learning_rate") if isinstance(options, dict) else None
+    if isinstance(rates, list):
+        return [(f"alignment-{rate}", {**options, "learning_rate": rate}) for rate in rates]
+    return [("alignment", options)] if options else []
+
+
+def alignment_loss(folder, name):
+    """`float`: mean of the last losses in the log of an alignment, in the folder of a strategy and seed."""
+    losses = _read_losses(json.loads((folder / name / "alignment.json").read_text())["log"])
+    return float(np.mean([loss for _, loss in losses[-NUM_FINAL_LOSSES:]]))
 
 
 def load_model(folder):
@@ -252,13 +284,15 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
     """
     model = folder / "start"
     write_start(model, recipe, base, fusion_type, seed)
-    if recipe.get("alignment"):
-        aligned, cells = folder / "alignment", base.parent / CELLS
-        if not (aligned / "model").exists():
-            (folder / "recipe.json").write_text(json.dumps(recipe))
-            arguments = ("--model_name_or_path", model, "--output_dir", aligned, "--align", cells)
-            run("benchmarks/fineprint/pretrain.py", folder / "recipe.json", *arguments)
-        model = aligned / "model"
+    alignments = list_alignments(recipe)
+    for name, options in alignments:
+        if not (folder / name / "model").exists():
+            part = folder / f"{name}.json"
+            part.write_text(json.dumps({**recipe, "alignment": options}))
+            arguments = ("--model_name_or_path", model, "--output_dir", folder / name, "--align", base.parent / CELLS)
+            run("benchmarks/fineprint/pretrain.py", part, *arguments)
+    if alignments:
+        model = folder / min((name for name, _ in alignments), key=partial(alignment_loss, folder)) / "model"
     for number, (name, stage, options) in enumerate(list_legs(recipe)):
         output = folder / name
         if not (output / "config.json").exists():
@@ -346,6 +380,9 @@ def describe_runs(output, recipe, summary):
         values["parameters"] = load_model(folders[0] / list_legs(recipe)[-1][0]).num_parameters()
         values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
         values["environment"] = results[0]["environment"]
+        values["alignment_losses"] = {
+            name: [alignment_loss(folder, name) for folder in folders] for name, _ in list_alignments(recipe)
+        }
 
 
 def make_tables(recipe, summary):
@@ -377,6 +414,15 @@ def make_tables(recipe, summary):
     for seed in map(str, recipe["seeds"]):
         cells = [f"{values['seeds'][seed]:.1f}" for values in summary.values()]
         lines.append(f"| {seed} | {' | '.join(cells)} |")
+    alignments = list_alignments(recipe)
+    if len(alignments) > 1:
+        header = "| loss at the end of the alignment, by its learning rate; the lowest is gone on with | "
+        lines += ["", header + " | ".join(NAMES[name] for name in summary) + " |", "|---|" + "---|" * len(summary)]
+        for name, options in alignments:
+            cells = [
+                ", ".join(f"{loss:.3f}" for loss in values["alignment_losses"][name]) for values in summary.values()
+            ]
+            lines.append(f"| {options['learning_rate']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -421,7 +467,8 @@ def read_curves(output, recipe):
         if path.exists():
             curves[f"pretraining, {step}"] = {"all": _read_losses(json.loads(path.read_text())["log"])}
     logs = [(name, f"{name}/log_history.json") for name, *_ in list_legs(recipe)]
-    for step, name in (("alignment", "alignment/alignment.json"), *logs):
+    alignments = [(name, f"{name}/alignment.json") for name, _ in list_alignments(recipe)]
+    for step, name in (*alignments, *logs):
         for seed in recipe["seeds"]:
             for fusion_type in recipe["fusion_types"]:
                 path = output / f"{fusion_type}-seed{seed}" / name

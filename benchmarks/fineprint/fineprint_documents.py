@@ -773,7 +773,7 @@ TEMPLATES = {
             date=["Date:", "Date", "Date:", "Dated"],
             reference=["Reference:", "Ref.", "No.:", "Our sign"],
             bold_fact=[False, True, False, False],
-            closing=["Yours sincerely", "Kind regards", "", "Best wishes"],
+            closing=["Yours sincerely", "Kind regards", "Respectfully", "Best wishes"],
             invoice=[None, None, "rules", None],
         ),
         "validation": _templates(
@@ -865,3 +865,56 @@ TEMPLATES = {
         ),
     },
 }  # fmt: skip
+
+# More of what mixed templates choose from; no other split has it.
+MORE_SETTINGS = {
+    "receipt": {
+        "total": ["SUM", "Balance", "Pay", "Total amount", "AMOUNT DUE", "Due"],
+        "date": ["Bought", "Date/", "Printed", "DAY", "Purchase"],
+        "time": ["Hour:", "TIME:", "Printed at", "Time of day"],
+        "number": ["Bill", "Order", "TICKET", "Invoice:", "#", "Trans.", "Check no."],
+        "phone": ["Fon", "Mobile", "CALL", "Service line", "Hotline:", "Contact"],
+    },
+    "form": {"colon": [".", " >", " :", " /"]},
+    "letter": {
+        "date": ["Day", "Posted", "Date of letter", "On the", "DATE:", "Typed on", "Today is"],
+        "reference": ["File no.", "Case:", "Your sign", "Code", "REF:", "Process", "Matter no."],
+        "closing": [
+            "Sincerely",
+            "Best",
+            "Greetings",
+            "Many thanks",
+            "Cordially",
+            "See you soon",
+            "Take care",
+            "Signed",
+        ],
+        "address_align": [0.2, 0.5, 0.8],
+        "meta": ["value_first"],
+    },
+    "table": {"title": ["All about {noun}", "Table", "Summary", "{noun} list", "Results by {noun}", "Totals"]},
+    "chart": {"bar": [0.5, 0.9], "align": [0.2, 0.8, 1]},
+    "sign": {"align": [0.2, 0.8]},
+}
+
+
+def mix_template(kind, rng):
+    """A template of a training page whose settings are drawn one by one, from those of all training templates and a few
+    more, and whose parts are in any order that no template of another split has.
+
+    Args:
+        kind (`str`): one of `KINDS`.
+        rng (`random.Random`): where all chance comes from.
+    """
+    templates = TEMPLATES[kind]["train"].values()
+    mixed = {}
+    for key in next(iter(templates)):
+        mixed[key] = rng.choice([*(template[key] for template in templates), *MORE_SETTINGS[kind].get(key, [])])
+    if "order" in mixed:
+        others = {template["order"] for split in ("validation", "test") for template in TEMPLATES[kind][split].values()}
+        parts = mixed["order"].split()
+        rng.shuffle(parts)
+        while " ".join(parts) in others:
+            rng.shuffle(parts)
+        mixed["order"] = " ".join(parts)
+    return mixed

@@ -45,7 +45,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from datasets import Dataset, Features, Image, List, Value, disable_progress_bars
-from fineprint_documents import KINDS, TEMPLATES, DoesNotFit, Panel, Run, Style
+from fineprint_documents import KINDS, TEMPLATES, DoesNotFit, Panel, Run, Style, mix_template
 from fineprint_sources import FONTS, PHOTOS, SPLITS, Values, load_font, load_photo
 from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
 from tqdm import tqdm
@@ -147,6 +147,10 @@ class Options:
     transcribe: bool = field(
         default=False,
         metadata={"help": "End each training conversation with a turn that repeats all text of the page."},
+    )
+    mix_templates: bool = field(
+        default=False,
+        metadata={"help": "Draw the settings of each training page's template one by one: far more layouts."},
     )
     num_proc: int = field(default=1, metadata={"help": "Processes that draw."})
     shard_size: int = field(default=1000, metadata={"help": "Images in each file."})
@@ -376,6 +380,14 @@ class Page:
         return "\n".join(" ".join(run.text for run in sorted(line, key=lambda run: run.x)) for line in lines)
 
 
+def _draw_template(options, rng, kind, split):
+    """Name and settings of a template."""
+    if split == "train" and options.mix_templates:
+        return "mixed", mix_template(kind, rng)
+    name = rng.choice(list(TEMPLATES[kind][split]))
+    return name, TEMPLATES[kind][split][name]
+
+
 def lay_out(options, split, index):
     """Lays out a sample.
 
@@ -396,7 +408,7 @@ def lay_out(options, split, index):
     turn = index // len(options.kinds)
     grid = GRIDS[turn % len(GRIDS)]
     position = POSITIONS[turn // len(GRIDS) % 2]
-    template = rng.choice(list(TEMPLATES[kind][split]))
+    template, settings = _draw_template(options, rng, kind, split)
     family = rng.choice(list(FONTS[split]))
     low, high = options.min_text_height, options.max_text_height
     text_height = low * (high / low) ** rng.random()
@@ -404,7 +416,7 @@ def lay_out(options, split, index):
         tightness = min(1.0, attempt / NUM_ATTEMPTS_UNTIL_TIGHT)
         if attempt >= NUM_ATTEMPTS_AT_SIZE:
             text_height = max(low, text_height * 0.93)
-            template = rng.choice(list(TEMPLATES[kind][split]))
+            template, settings = _draw_template(options, rng, kind, split)
             family = rng.choice(list(FONTS[split]))
         size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
         angle = shear = 0.0
@@ -416,7 +428,7 @@ def lay_out(options, split, index):
         style = Style(FONTS[split][family], text_height * placement.unit, inner[0], tightness, rng)
         values = Values(split, rng, int(inner[0] / style.character))
         try:
-            block = KINDS[kind](style, values, *inner, TEMPLATES[kind][split][template])
+            block = KINDS[kind](style, values, *inner, settings)
         except DoesNotFit:
             continue
         runs = [mark for mark in block.marks if isinstance(mark, Run)]
