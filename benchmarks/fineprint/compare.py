@@ -47,7 +47,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +120,12 @@ def read_recipe(path):
         raise ComparisonError(f"pretraining is {steps!r}; it must have vision and decoder, and may have vit.")
     if recipe.get("alignment") and not steps:
         raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
-    for name, options in list_alignments(recipe):
-        if not isinstance(options, dict) or not isinstance(options.get("learning_rate"), int | float):
+    if aligning := recipe.get("alignment"):
+        is_mapping = isinstance(aligning, dict)
+        rates = [options.get("learning_rate") for _, options in list_alignments(recipe)] if is_mapping else []
+        if not rates or not all(isinstance(rate, int | float) for rate in rates):
             raise ComparisonError(
-                f"The recipe {path} does not say the learning_rate in {name}: a number, or a list of numbers to try."
+                f"alignment is {aligning!r}; its learning_rate must be a number, or a list of numbers to try."
             )
     if recipe["base"] is not None and (recipe["model"] or steps):
         raise ComparisonError("The recipe has a base: its networks leave nothing to `model` and `pretraining`.")
@@ -156,16 +157,30 @@ def list_alignments(recipe):
         `list[tuple[str, dict]]`: name and options of each: "alignment", or "alignment-0.004" and so on for several rates.
     """
     options = recipe.get("alignment")
-    rates = options.get("learning_rate") if isinstance(options, dict) else None
-    if isinstance(rates, list):
-        return [(f"alignment-{rate}", {**options, "learning_rate": rate}) for rate in rates]
-    return [("alignment", options)] if options else []
+    if not options:
+        return []
+    rates = options.get("learning_rate")
+    if not isinstance(rates, list):
+        return [("alignment", options)]
+    return [(f"alignment-{rate}", {**options, "learning_rate": rate}) for rate in rates]
 
 
-def alignment_loss(folder, name):
-    """`float`: mean of the last losses in the log of an alignment, in the folder of a strategy and seed."""
-    losses = _read_losses(json.loads((folder / name / "alignment.json").read_text())["log"])
-    return float(np.mean([loss for _, loss in losses[-NUM_FINAL_LOSSES:]]))
+def read_alignment_losses(recipe, folder):
+    """How the alignments of a strategy and seed end.
+
+    Args:
+        recipe (`dict`): from [`read_recipe`].
+        folder (`Path`): of the strategy and seed.
+
+    Returns:
+        `dict[str, float]`: by the name of the alignment, the mean of the last losses in its log.
+    """
+    ends = {}
+    for name, _ in list_alignments(recipe):
+        log = json.loads((folder / name / "alignment.json").read_text())["log"]
+        losses = [loss for _, loss in _read_losses(log)] or [math.nan]  # `logging_steps` may be too many
+        ends[name] = float(np.mean(losses[-NUM_FINAL_LOSSES:]))
+    return ends
 
 
 def load_model(folder):
@@ -284,15 +299,14 @@ def run_strategy(recipe, base, fusion_type, seed, data, folder, run):
     """
     model = folder / "start"
     write_start(model, recipe, base, fusion_type, seed)
-    alignments = list_alignments(recipe)
-    for name, options in alignments:
+    for name, options in list_alignments(recipe):
         if not (folder / name / "model").exists():
             part = folder / f"{name}.json"
             part.write_text(json.dumps({**recipe, "alignment": options}))
             arguments = ("--model_name_or_path", model, "--output_dir", folder / name, "--align", base.parent / CELLS)
             run("benchmarks/fineprint/pretrain.py", part, *arguments)
-    if alignments:
-        model = folder / min((name for name, _ in alignments), key=partial(alignment_loss, folder)) / "model"
+    if losses := read_alignment_losses(recipe, folder):
+        model = folder / min(losses, key=losses.get) / "model"
     for number, (name, stage, options) in enumerate(list_legs(recipe)):
         output = folder / name
         if not (output / "config.json").exists():
@@ -380,9 +394,7 @@ def describe_runs(output, recipe, summary):
         values["parameters"] = load_model(folders[0] / list_legs(recipe)[-1][0]).num_parameters()
         values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
         values["environment"] = results[0]["environment"]
-        values["alignment_losses"] = {
-            name: [alignment_loss(folder, name) for folder in folders] for name, _ in list_alignments(recipe)
-        }
+        values["alignment_losses"] = [read_alignment_losses(recipe, folder) for folder in folders]
 
 
 def make_tables(recipe, summary):
@@ -419,9 +431,8 @@ def make_tables(recipe, summary):
         header = "| loss at the end of the alignment, by its learning rate; the lowest is gone on with | "
         lines += ["", header + " | ".join(NAMES[name] for name in summary) + " |", "|---|" + "---|" * len(summary)]
         for name, options in alignments:
-            cells = [
-                ", ".join(f"{loss:.3f}" for loss in values["alignment_losses"][name]) for values in summary.values()
-            ]
+            ends = [[losses[name] for losses in values["alignment_losses"]] for values in summary.values()]
+            cells = [", ".join(f"{loss:.3f}" for loss in losses) for losses in ends]
             lines.append(f"| {options['learning_rate']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -866,7 +866,7 @@ TEMPLATES = {
     },
 }  # fmt: skip
 
-# More of what mixed templates choose from; no other split has it.
+# More of what mixed templates choose from. No other split has these words.
 MORE_SETTINGS = {
     "receipt": {
         "total": ["SUM", "Balance", "Pay", "Total amount", "AMOUNT DUE", "Due"],
@@ -879,23 +879,14 @@ MORE_SETTINGS = {
     "letter": {
         "date": ["Day", "Posted", "Date of letter", "On the", "DATE:", "Typed on", "Today is"],
         "reference": ["File no.", "Case:", "Your sign", "Code", "REF:", "Process", "Matter no."],
-        "closing": [
-            "Sincerely",
-            "Best",
-            "Greetings",
-            "Many thanks",
-            "Cordially",
-            "See you soon",
-            "Take care",
-            "Signed",
-        ],
+        "closing": ["Sincerely", "Best", "Greetings", "Many thanks", "Cordially", "See you soon", "Take care", "Signed"],
         "address_align": [0.2, 0.5, 0.8],
         "meta": ["value_first"],
     },
     "table": {"title": ["All about {noun}", "Table", "Summary", "{noun} list", "Results by {noun}", "Totals"]},
     "chart": {"bar": [0.5, 0.9], "align": [0.2, 0.8, 1]},
     "sign": {"align": [0.2, 0.8]},
-}
+}  # fmt: skip
 
 
 def mix_template(kind, rng):
