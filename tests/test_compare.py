@@ -307,6 +307,7 @@ STAGES = "stage1: {max_steps: 1}\nstage2: {max_steps: 1}"
         ("stage1: {max_steps: 1}", "max_steps in stage2"),
         ("fusion_types: [cvfn]\n" + STAGES, "cvfn"),
         ("seeds: 3\n" + STAGES, "seeds is 3"),
+        ("seeds: [true]\n" + STAGES, "seeds is \\[True\\]"),
         ("model: {vison_config: {}}\n" + STAGES, "vison_config"),
         ("stage1:\nstage2: {max_steps: 1}", "max_steps in stage1"),
         ("stage1: {max_steps: 1}\nstage2: [{max_steps: 1}, {seed: 1}]", "max_steps in stage2-leg2"),
@@ -319,7 +320,7 @@ STAGES = "stage1: {max_steps: 1}\nstage2: {max_steps: 1}"
                 f"pretraining: {{vision: {{}}, decoder: {{}}}}\nalignment: {{learning_rate: {rates}}}\n{STAGES}",
                 "list of numbers",
             )
-            for rates in ("[1.0, x]", "[]", "")
+            for rates in ("[1.0, x]", "[]", "", "true")
         ),
         ("pretraining: {vision: {}, decoder: {}}\nalignment: 5\n" + STAGES, "alignment is 5"),
         ("pretraining: {vit: {}}\n" + STAGES, "must have vision and decoder"),

@@ -104,7 +104,7 @@ def read_recipe(path):
     ):
         if unknown := set(recipe[key]) - set(allowed):
             raise ComparisonError(f"{key} has {sorted(unknown)}; allowed are {', '.join(sorted(allowed))}.")
-    if not isinstance(recipe["seeds"], list) or not all(isinstance(seed, int) for seed in recipe["seeds"]):
+    if not isinstance(recipe["seeds"], list) or not all(type(seed) is int for seed in recipe["seeds"]):
         raise ComparisonError(f"seeds is {recipe['seeds']!r}; it must be a list of whole numbers, such as [0, 1, 2].")
     for name, _, options in list_legs(recipe):
         if not isinstance(options, dict) or "max_steps" not in options:
@@ -118,12 +118,14 @@ def read_recipe(path):
     steps = recipe.get("pretraining")
     if steps and not (isinstance(steps, dict) and {"vision", "decoder"} <= steps.keys() <= PRETRAINING.keys()):
         raise ComparisonError(f"pretraining is {steps!r}; it must have vision and decoder, and may have vit.")
-    if recipe.get("alignment") and not steps:
-        raise ComparisonError("The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder.")
     if aligning := recipe.get("alignment"):
+        if not steps:
+            raise ComparisonError(
+                "The recipe has an `alignment`, which needs `pretraining`: it aligns with its decoder."
+            )
         is_mapping = isinstance(aligning, dict)
         rates = [options.get("learning_rate") for _, options in list_alignments(recipe)] if is_mapping else []
-        if not rates or not all(isinstance(rate, int | float) for rate in rates):
+        if not rates or not all(type(rate) in (int, float) for rate in rates):
             raise ComparisonError(
                 f"alignment is {aligning!r}; its learning_rate must be a number, or a list of numbers to try."
             )
