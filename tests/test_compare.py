@@ -284,7 +284,13 @@ def test_summary_of_hand_made_answers():
     assert summary["none"]["overall"][0] == 37.5
     assert summary["cvfm"]["inside"][0] == 50
     assert summary["cvfm"]["across"][0] == 75
-    assert summary["cvfm"]["gain"][0] == 25
+    assert summary["cvfm"]["differences"].keys() == {"none"}
+    mean, low, high = summary["cvfm"]["differences"]["none"]
+    assert low <= mean == 25 <= high
+    assert summary["none"]["differences"]["cvfm"] == pytest.approx([-mean, -high, -low])
+    mean, low, high = summary["none"]["lost"]  # 50 % inside, 25 % across
+    assert low <= mean == 50 <= high
+    assert summary["cvfm"]["lost"][0] == -50
     assert summary["cvfm"]["anls"][0] == pytest.approx(50 + summary["cvfm"]["overall"][0] / 2)
     assert {name: values[0] for name, values in summary["cvfm"]["text_height"].items()} == {
         "below 10": 100,
@@ -294,6 +300,7 @@ def test_summary_of_hand_made_answers():
     for values in summary.values():
         mean, low, high = values["overall"]
         assert low < mean < high
+    assert compare.summarize(pd.DataFrame(rows).assign(em=0), edges=[10, 12])["cvfm"]["lost"] is None
 
 
 STAGES = "stage1: {max_steps: 1}\nstage2: {max_steps: 1}"

@@ -56,6 +56,7 @@ import yaml
 from make_fineprint import image_processor
 from matplotlib.figure import Figure
 from pretrain import CELLS, PRETRAINING
+from scipy.stats import bootstrap
 from transformers import AutoProcessor, GenerationConfig
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -352,6 +353,24 @@ def _percent(values):
     return [100 * value for value in (mean, *(bounds or (mean, mean)))]
 
 
+def _percent_lost(inside, across):
+    """`list[float]`: the share of what is read inside a tile that is lost across a cut, and both bounds of its interval of
+    95 %, in percent; `None` where that says nothing."""
+    if min(len(inside), len(across)) < 2 or not inside.any():
+        return None
+
+    def lost(inside, across, axis=-1):
+        # Nothing read inside is possible in a resample, and nothing can be lost of it.
+        before = inside.mean(axis)
+        return np.divide(before - across.mean(axis), before, out=np.zeros_like(before), where=before > 0)
+
+    samples = (inside.to_numpy(float), across.to_numpy(float))
+    batch = max(1, 2**22 // (len(inside) + len(across)))  # resamples that are in memory together
+    found = bootstrap(samples, lost, method="percentile", batch=batch, rng=np.random.default_rng(0))
+    interval = found.confidence_interval
+    return [100 * float(value) for value in (lost(*samples), interval.low, interval.high)]
+
+
 def summarize(predictions, edges):
     """Accuracies of every strategy.
 
@@ -361,14 +380,14 @@ def summarize(predictions, edges):
 
     Returns:
         `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (exact match: means with bounds), `anls`
-        (the same of ANLS), `seeds` (exact match of each) and, where there are tiles alone to compare with, `gain`: the
-        difference in exact match, question by question.
+        (the same of ANLS), `lost` (from inside to across, as a share of inside), `seeds` (exact match of each) and
+        `differences`: by the other strategies, how much more exact match this one has, question by question.
     """
     cells = predictions.groupby(["fusion_type", "row"], sort=False)
     # One value for a question, the mean over the seeds.
     items = cells.agg({"em": "mean", "anls": "mean", **dict.fromkeys(COLUMNS, "first")}).reset_index()
     items["text_height"] = make_bins(items["text_height"], edges)
-    base = items[items["fusion_type"] == "none"]
+    answers = {name: part.set_index("row")["em"] for name, part in items.groupby("fusion_type", sort=False)}
     summary = {}
     for fusion_type, part in items.groupby("fusion_type", sort=False):
         seeds = predictions[predictions["fusion_type"] == fusion_type].groupby("seed")["em"].mean()
@@ -376,15 +395,16 @@ def summarize(predictions, edges):
             "overall": _percent(part["em"]),
             "anls": _percent(part["anls"]),
             **{position: _percent(part["em"][part["position"] == position]) for position in POSITIONS},
+            "lost": _percent_lost(*(part["em"][part["position"] == position] for position in POSITIONS)),
             **{
                 column: {str(name): _percent(rows["em"]) for name, rows in part.groupby(column, observed=True)}
                 for column in ("text_height", "kind")
             },
             "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
+            "differences": {
+                name: _percent(answers[fusion_type] - other) for name, other in answers.items() if name != fusion_type
+            },
         }
-        if len(base) and fusion_type != "none":
-            gain = part.set_index("row")["em"] - base.set_index("row")["em"]
-            summary[fusion_type]["gain"] = _percent(gain)
     return summary
 
 
@@ -413,12 +433,17 @@ def make_tables(recipe, summary):
         f"Exact match (but for one column) in percent, {len(recipe['seeds'])} seed(s), with 95 % intervals from a bootstrap "
         "over the questions. Text heights are those of capitals, in pixels of the ViT's canvas.",
         "",
-        "| strategy | all | inside a tile | across a cut | gain over tiles alone | ANLS | parameters | ms per image |",
+        "| strategy | all | inside a tile | across a cut | lost from inside to across | ANLS | parameters | ms per image |",
         "|---|---|---|---|---|---|---:|---:|",
     ]
     for fusion_type, values in summary.items():
-        cells = [cell(values.get(key)) for key in ("overall", *POSITIONS, "gain", "anls")]
+        cells = [cell(values.get(key)) for key in ("overall", *POSITIONS, "lost", "anls")]
         cells += [f"{values['parameters'] / 1e6:.2f} M", f"{values['milliseconds_per_image']:.1f}"]
+        lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
+    header = "| more than the strategy of the column, in points, question by question | "
+    lines += ["", header + " | ".join(NAMES[name] for name in summary) + " |", "|---|" + "---|" * len(summary)]
+    for fusion_type, values in summary.items():
+        cells = [cell(values["differences"].get(name)) for name in summary]
         lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
     for title, names, key in (("text height", heights, "text_height"), ("kind", kinds, "kind")):
         lines += ["", f"| {title} | {' | '.join(NAMES[name] for name in summary)} |", "|---|" + "---|" * len(summary)]
