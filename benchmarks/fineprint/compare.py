@@ -19,7 +19,8 @@
 The recipe says everything else: the documents (`data`, options of make_fineprint.py), the networks (`base`, any FILA, or `model`,
 changes to the default checkpoint's config, random or with `pretraining` and then, for each strategy, `alignment`; see pretrain.py),
 what train.py does (`stage1`, `stage2`) and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in
-a folder of its own, `cvfm-seed0`, through train.py itself.
+a folder of its own, `cvfm-seed0`, through train.py itself. A seed sets the first weights of what is not pretrained and the
+order of the documents in both stages; pretraining and the pages of the alignment are the same for all seeds.
 
 `alignment` may have a list of learning rates: each strategy aligns with all of them, and goes on with the one that ends with the
 lowest loss. Its pages are new in each step, so that this loss is one of pages never trained on.
