@@ -13,7 +13,7 @@
 # limitations under the License.
 """Makes the small default checkpoint at the root of this repository: config, processor, tokenizer and weights.
 
-    python make_checkpoint.py --weights build/default/cvfm-seed0/stage2-leg7
+    python make_checkpoint.py --weights build/default/cvfm-seed0/stage2-leg8
     python make_checkpoint.py --output random
 
 The weights are those of a trained FILA of this config, in bfloat16, or random. recipes/fineprint/default.yaml trained the
