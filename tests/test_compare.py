@@ -273,10 +273,10 @@ def test_summary_of_hand_made_answers():
     rows = []
     for fusion_type, answers in {"none": [1, 0, 0, 0], "cvfm": [1, 1, 0, 1]}.items():
         for seed in (0, 1):
-            for row, em in enumerate(answers):
-                position = ("inside", "across")[row % 2]
-                em = em if seed == 0 else answers[0] * (row < 2)
-                fields = {"row": row, "em": em, "position": position, "text_height": 8.0 + row * 2, "kind": "sign"}
+            for row, em in enumerate(answers * 10):
+                position, place = ("inside", "across")[row % 2], row % 4
+                em = em if seed == 0 else answers[0] * (place < 2)
+                fields = {"row": row, "em": em, "position": position, "text_height": 8.0 + place * 2, "kind": "sign"}
                 rows.append({"fusion_type": fusion_type, "seed": seed, "anls": (1 + em) / 2, **fields})
     summary = compare.summarize(pd.DataFrame(rows), edges=[10, 12])
     assert summary["none"]["seeds"] == {"0": 25, "1": 50}
@@ -291,6 +291,8 @@ def test_summary_of_hand_made_answers():
     mean, low, high = summary["none"]["lost"]  # 50 % inside, 25 % across
     assert low <= mean == 50 <= high
     assert summary["cvfm"]["lost"][0] == -50
+    mean, low, high = summary["none"]["lost_differences"]["cvfm"]
+    assert low < mean == 100 < high
     assert summary["cvfm"]["anls"][0] == pytest.approx(50 + summary["cvfm"]["overall"][0] / 2)
     assert {name: values[0] for name, values in summary["cvfm"]["text_height"].items()} == {
         "below 10": 100,
@@ -300,7 +302,12 @@ def test_summary_of_hand_made_answers():
     for values in summary.values():
         mean, low, high = values["overall"]
         assert low < mean < high
-    assert compare.summarize(pd.DataFrame(rows).assign(em=0), edges=[10, 12])["cvfm"]["lost"] is None
+    for few in (
+        pd.DataFrame(rows).assign(em=0),
+        pd.DataFrame(rows).query("row < 4"),
+    ):  # resamples have nothing right inside
+        few = compare.summarize(few, edges=[10, 12])
+        assert few["none"]["lost"] is few["none"]["lost_differences"]["cvfm"] is None
 
 
 STAGES = "stage1: {max_steps: 1}\nstage2: {max_steps: 1}"

@@ -49,6 +49,7 @@ def test_readme_snippet_runs_as_written(index, tmp_path):
 def test_readme_gives_the_measured_tables():
     text, folder = (ROOT / "README.md").read_text().splitlines(), ROOT / "benchmarks" / "results" / "fineprint"
     strategies = ("| CVFM", "| tiles alone", "| cross-attention", "| channel concatenation")
+    strategies += ("| strategy", "| reads more", "| loses more")
     starts = {"comparison.md": strategies, "probe.md": strategies, "default.md": ("| all ", "| position")}
     measured = {
         line for name in starts for line in (folder / name).read_text().splitlines() if line.startswith(starts[name])

@@ -19,8 +19,9 @@
 The recipe says everything else: the documents (`data`, options of make_fineprint.py), the networks (`base`, any FILA, or `model`,
 changes to the default checkpoint's config, random or with `pretraining` and then, for each strategy, `alignment`; see pretrain.py),
 what train.py does (`stage1`, `stage2`) and evaluate.py (`evaluation`), `seeds` and `fusion_types`. Each strategy and seed trains in
-a folder of its own, `cvfm-seed0`, through train.py itself. A seed sets the first weights of what is not pretrained and the
-order of the documents in both stages; pretraining and the pages of the alignment are the same for all seeds.
+a folder of its own, `cvfm-seed0`, through train.py itself. A seed sets the first weights of the fusion (without `base` and
+`pretraining`, those of all networks) and the order of the documents in both stages: leg n of seed s has order s + n - 1. All
+seeds share the pretraining, the pages of the alignment and the projector that it starts with.
 
 `alignment` may have a list of learning rates: each strategy aligns with all of them, and goes on with the one that ends with the
 lowest loss. Its pages are new in each step, so that this loss is one of pages never trained on.
@@ -33,8 +34,9 @@ With `--budget` it stops by itself after so many seconds, for machines with a ti
 the documents, an evaluation and the first `save_steps` of a stage must each fit into one budget.
 
 The output folder then holds `results.json`, `results.md` (the tables), `results.png` (the plot) and `curves.png` (the losses).
-Accuracies are exact match, and in one column ANLS, averaged over the seeds; intervals of 95 % come from a bootstrap over the
-questions, and do not cover what other seeds would give.
+Accuracies are exact match, and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside
+a tile that is lost across a cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions, and
+do not cover what other seeds would give.
 """
 
 import argparse
@@ -47,6 +49,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,7 +60,7 @@ import yaml
 from make_fineprint import image_processor
 from matplotlib.figure import Figure
 from pretrain import CELLS, PRETRAINING
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 from transformers import AutoProcessor, GenerationConfig
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -354,22 +357,38 @@ def _percent(values):
     return [100 * value for value in (mean, *(bounds or (mean, mean)))]
 
 
-def _percent_lost(inside, across):
-    """`list[float]`: the share of what is read inside a tile that is lost across a cut, and both bounds of its interval of
-    95 %, in percent; `None` where that says nothing."""
-    if min(len(inside), len(across)) < 2 or not inside.any():
+def _percent_lost(is_inside, read, other=None):
+    """The share of what is read inside a tile that is lost across a cut; with `other`, how much more of it than there.
+
+    Args:
+        is_inside (`pd.Series`): of each question.
+        read, other (`pd.Series`): its exact match.
+
+    Returns:
+        `list[float]`: that and both bounds of its interval of 95 %, in percent; `None` where so little is read inside that
+        a resample may have none of it.
+    """
+
+    def share(read, is_inside, axis):
+        inside = (read * is_inside).sum(axis) / is_inside.sum(axis)
+        across = (read * (1 - is_inside)).sum(axis) / (1 - is_inside).sum(axis)
+        return 1 - across / inside
+
+    def lost(is_inside, read, other=None, axis=-1):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return share(read, is_inside, axis) - (0 if other is None else share(other, is_inside, axis))
+
+    samples = [values.to_numpy(float) for values in (is_inside, read, other) if values is not None]
+    value = lost(*samples)
+    if not np.isfinite(value) or len(read) < 2:
         return None
-
-    def lost(inside, across, axis=-1):
-        # Nothing read inside is possible in a resample, and nothing can be lost of it.
-        before = inside.mean(axis)
-        return np.divide(before - across.mean(axis), before, out=np.zeros_like(before), where=before > 0)
-
-    samples = (inside.to_numpy(float), across.to_numpy(float))
-    batch = max(1, 2**22 // (len(inside) + len(across)))  # resamples that are in memory together
-    found = bootstrap(samples, lost, method="percentile", batch=batch, rng=np.random.default_rng(0))
-    interval = found.confidence_interval
-    return [100 * float(value) for value in (lost(*samples), interval.low, interval.high)]
+    batch = max(1, 2**22 // len(read))  # resamples that are in memory together
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # speaks of a method that is not used
+        found = bootstrap(
+            samples, lost, paired=True, method="percentile", batch=batch, rng=np.random.default_rng(0)
+        ).confidence_interval
+    return [100 * float(x) for x in (value, *found)] if np.isfinite(found).all() else None
 
 
 def summarize(predictions, edges):
@@ -381,14 +400,15 @@ def summarize(predictions, edges):
 
     Returns:
         `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (exact match: means with bounds), `anls`
-        (the same of ANLS), `lost` (from inside to across, as a share of inside), `seeds` (exact match of each) and
-        `differences`: by the other strategies, how much more exact match this one has, question by question.
+        (the same of ANLS), `lost` (see [`_percent_lost`]), `seeds` (exact match of each) and, by the other strategies,
+        `differences`, how much more exact match this one has, question by question, and `lost_differences`, how much more it loses.
     """
     cells = predictions.groupby(["fusion_type", "row"], sort=False)
     # One value for a question, the mean over the seeds.
     items = cells.agg({"em": "mean", "anls": "mean", **dict.fromkeys(COLUMNS, "first")}).reset_index()
     items["text_height"] = make_bins(items["text_height"], edges)
-    answers = {name: part.set_index("row")["em"] for name, part in items.groupby("fusion_type", sort=False)}
+    answers = items.pivot(index="row", columns="fusion_type", values="em")
+    is_inside = items.groupby("row")["position"].first() == "inside"
     summary = {}
     for fusion_type, part in items.groupby("fusion_type", sort=False):
         seeds = predictions[predictions["fusion_type"] == fusion_type].groupby("seed")["em"].mean()
@@ -396,7 +416,7 @@ def summarize(predictions, edges):
             "overall": _percent(part["em"]),
             "anls": _percent(part["anls"]),
             **{position: _percent(part["em"][part["position"] == position]) for position in POSITIONS},
-            "lost": _percent_lost(*(part["em"][part["position"] == position] for position in POSITIONS)),
+            "lost": _percent_lost(is_inside, answers[fusion_type]),
             **{
                 column: {str(name): _percent(rows["em"]) for name, rows in part.groupby(column, observed=True)}
                 for column in ("text_height", "kind")
@@ -404,6 +424,11 @@ def summarize(predictions, edges):
             "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
             "differences": {
                 name: _percent(answers[fusion_type] - other) for name, other in answers.items() if name != fusion_type
+            },
+            "lost_differences": {
+                name: _percent_lost(is_inside, answers[fusion_type], other)
+                for name, other in answers.items()
+                if name != fusion_type
             },
         }
     return summary
@@ -431,21 +456,24 @@ def make_tables(recipe, summary):
     lines = [
         "# The four fusion strategies",
         "",
-        f"Exact match (but for one column) in percent, {len(recipe['seeds'])} seed(s), with 95 % intervals from a bootstrap "
-        "over the questions. Text heights are those of capitals, in pixels of the ViT's canvas.",
+        f"Exact match (and in one column ANLS) in percent, {len(recipe['seeds'])} seed(s), with 95 % intervals from a bootstrap "
+        "over the questions. Lost is what is missing across a cut of the exact match inside a tile, as a share of it; below 0, "
+        "more is right across. Text heights are those of capitals, in pixels of the ViT's canvas.",
         "",
-        "| strategy | all | inside a tile | across a cut | lost from inside to across | ANLS | parameters | ms per image |",
+        "| strategy | all | inside a tile | across a cut | lost across, % of inside | ANLS | parameters | ms per image |",
         "|---|---|---|---|---|---|---:|---:|",
     ]
     for fusion_type, values in summary.items():
         cells = [cell(values.get(key)) for key in ("overall", *POSITIONS, "lost", "anls")]
         cells += [f"{values['parameters'] / 1e6:.2f} M", f"{values['milliseconds_per_image']:.1f}"]
         lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
-    header = "| more than the strategy of the column, in points, question by question | "
-    lines += ["", header + " | ".join(NAMES[name] for name in summary) + " |", "|---|" + "---|" * len(summary)]
-    for fusion_type, values in summary.items():
-        cells = [cell(values["differences"].get(name)) for name in summary]
-        lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
+    pairs = (("reads more", "differences"), ("loses more across", "lost_differences")) if len(summary) > 1 else ()
+    for title, key in pairs:
+        header = f"| {title} than the strategy of the column, in points | "
+        lines += ["", header + " | ".join(NAMES[name] for name in summary) + " |", "|---|" + "---|" * len(summary)]
+        for fusion_type, values in summary.items():
+            cells = [cell(values[key].get(name)) for name in summary]
+            lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
     for title, names, key in (("text height", heights, "text_height"), ("kind", kinds, "kind")):
         lines += ["", f"| {title} | {' | '.join(NAMES[name] for name in summary)} |", "|---|" + "---|" * len(summary)]
         for name in names:
