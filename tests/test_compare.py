@@ -302,10 +302,8 @@ def test_summary_of_hand_made_answers():
     for values in summary.values():
         mean, low, high = values["overall"]
         assert low < mean < high
-    for few in (
-        pd.DataFrame(rows).assign(em=0),
-        pd.DataFrame(rows).query("row < 4"),
-    ):  # resamples have nothing right inside
+    answers = pd.DataFrame(rows)
+    for few in (answers.assign(em=0), answers.query("row < 4")):  # a resample may have nothing right inside
         few = compare.summarize(few, edges=[10, 12])
         assert few["none"]["lost"] is few["none"]["lost_differences"]["cvfm"] is None
 
