@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from fila import FilaDataCollator
-from helpers import chat, random_image, tiny_model, tiny_processor
+from helpers import chat, leave, random_image, tiny_model, tiny_processor
 
 
 def main():
@@ -45,3 +45,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    leave()

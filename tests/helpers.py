@@ -14,6 +14,8 @@
 """Tiny models, processors and images for the tests."""
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +119,11 @@ def chat_inputs(processor, conversations, **kwargs):
         return_tensors="pt",
         processor_kwargs={"padding": True, **kwargs},
     )
+
+
+def leave():
+    """Ends a process whose work is done, without the interpreter's shutdown: a thread of gloo that lets go of a tensor
+    meanwhile aborts the process (pytorch/pytorch#190489)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -615,15 +615,15 @@ def test_killed_run_goes_on_to_the_same_weights(model_folder, documents, tmp_pat
     ]
 
 
-def launch_options(name):
-    """What `accelerate launch --config_file recipes/accelerate/NAME.yaml` would set: environment and script, on CPUs."""
+def launch_environment(name):
+    """The environment that `accelerate launch --config_file recipes/accelerate/NAME.yaml` would set, on CPUs."""
     recipe = yaml.safe_load((ROOT / "recipes" / "accelerate" / f"{name}.yaml").read_text())
     if name == "fsdp2":
         environment = {key.upper(): str(value) for key, value in recipe["fsdp_config"].items()}
-        return environment | {"ACCELERATE_USE_FSDP": "true"}, ROOT / "tests" / "train_sharded.py"
+        return environment | {"ACCELERATE_USE_FSDP": "true"}
     settings = {key.upper().removesuffix("_FLAG"): str(value) for key, value in recipe["deepspeed_config"].items()}
     environment = {f"ACCELERATE_DEEPSPEED_{key}": value for key, value in settings.items()}
-    return environment | {"ACCELERATE_USE_DEEPSPEED": "true", "PYTHONPATH": str(DEEPSPEED)}, ROOT / "train.py"
+    return environment | {"ACCELERATE_USE_DEEPSPEED": "true", "PYTHONPATH": str(DEEPSPEED)}
 
 
 DEEPSPEED = ROOT / "build" / "deepspeed"  # not in the environment, where every process that trains would import it
@@ -650,8 +650,9 @@ def test_sharded_training_is_that_of_one_process(model_folder, tmp_path, name, s
     options += ["--stage", stage, "--learning_rate", 0.1, "--optim", "sgd", "--lr_scheduler_type", "constant"]
     options += ["--max_steps", 8, "--save_steps", 4, "--logging_steps", 1, "--report_to", "none"]
     options += ["--gradient_checkpointing", "true"]
-    environment, script = launch_options(name)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", script, *options]
+    environment = launch_environment(name)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    launch += [ROOT / "tests" / "train_sharded.py", *options]
     launch += ["--per_device_train_batch_size", 1, "--ddp_backend", "gloo"]
 
     def run_sharded(output):

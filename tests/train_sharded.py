@@ -21,6 +21,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from fila import train
+from helpers import leave
 
 init = PartialState.__init__
 
@@ -35,3 +36,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     PartialState.__init__ = shard_on_cpu
     train.main(sys.argv[1:])
+    leave()
