@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Tiny models, processors and images for the tests."""
+"""Tiny models, processors and images for the tests, and the end of their processes that use gloo."""
 
 import importlib.util
 import os
@@ -123,7 +123,7 @@ def chat_inputs(processor, conversations, **kwargs):
 
 def leave():
     """Ends a process whose work is done, without the interpreter's shutdown: a thread of gloo that lets go of a tensor
-    meanwhile aborts the process (pytorch/pytorch#190489)."""
+    meanwhile may abort the process (pytorch/pytorch#190489)."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

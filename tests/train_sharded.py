@@ -11,8 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""train.py as `accelerate launch` starts it, on CPUs, where accelerate does not shard of itself. Run by
-torch.distributed.run with the variables that `accelerate launch` sets."""
+"""train.py as `accelerate launch` starts it, on CPUs, where accelerate does not shard by FSDP of itself.
+Run by torch.distributed.run with the variables that `accelerate launch` sets."""
 
 import sys
 
