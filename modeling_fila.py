@@ -91,7 +91,7 @@ def _is_sharded(module):
 
 def _count_missing_calls(module, num_calls, device):
     """How many more calls of a sharded `module` other processes make in this step than the `num_calls` of this one; 0 if it
-    is not sharded."""
+    is not sharded. All processes must ask, and before their first call: each takes part in collectives in the same order."""
     if not _is_sharded(module):
         return 0
     most_calls = torch.tensor(num_calls, device=device)
@@ -408,6 +408,7 @@ class FilaHybridEncoder(nn.Module):
         groups = {}
         for index, grid in enumerate(image_grids):
             groups.setdefault(grid, []).append(index)
+        num_missing = _count_missing_calls(self, len(groups), high_res_pixel_values.device)
         features_of = [None] * len(image_grids)  # for each image, its features of all stages
         for grid, indices in groups.items():
             pieces = high_res_pixel_values[indices, : max(grid[0] * grid[1], 1)]
@@ -415,7 +416,7 @@ class FilaHybridEncoder(nn.Module):
             for index, *features in zip(indices, *stages):
                 features_of[index] = features
         stage_features = [torch.cat(features) for features in zip(*features_of)]
-        for _ in range(_count_missing_calls(self, len(groups), high_res_pixel_values.device)):
+        for _ in range(num_missing):
             blank = torch.zeros_like(high_res_pixel_values[:1, :1])
             blank_features = self._encode_canvases(blank, (0, 0), [blank.shape[-2:]])
             # Zero times each, not their sum: a sum may overflow.

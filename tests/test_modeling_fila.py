@@ -871,7 +871,8 @@ def test_parameter_names_and_shapes_are_those_of_the_golden_file(fusion_type):
 
 @pytest.mark.slow
 def test_text_only_batch_in_distributed_training_touches_every_vision_parameter():
-    """Two processes under DDP, which waits for each parameter: one has images, the other only text."""
+    """Two processes, one with images on two canvases, the other with text only: DDP waits for the gradient of each parameter,
+    FSDP for each call of a sharded part."""
     script = Path(__file__).parent / "distributed_step.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
