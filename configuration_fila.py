@@ -17,6 +17,8 @@ NUM_CONVNEXT_STAGES = 4
 # One cell of ConvNeXt's last stage is this many pixels wide. FILA scales the high-resolution canvas
 # so that such a cell covers exactly one ViT patch (paper: a scale of 32/14 for CLIP ViT-L/14).
 CONVNEXT_STRIDE = 32
+# The five canvases of the paper, in rows and columns of tiles: the default of the image processor, which chooses among them.
+CANVASES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 
 def get_content_box(image_size, canvas_size):

@@ -21,7 +21,7 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs
 
-from .configuration_fila import CONVNEXT_STRIDE, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, get_content_box
 
 
 class FilaImageProcessorKwargs(ImagesKwargs, total=False):
@@ -74,7 +74,7 @@ class FilaImageProcessor(TorchvisionBackend):
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
     patch_size = 14
-    image_grid_pinpoints = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    image_grid_pinpoints = [[336 * rows, 336 * columns] for rows, columns in CANVASES]
     do_dynamic_tiling = True
     do_high_res = True
     high_res_image_mean = OPENAI_CLIP_MEAN
@@ -346,7 +346,8 @@ class FilaImageProcessor(TorchvisionBackend):
 
 
 def _empty_views(num_views, size, device):
-    """An uninitialised (N, max(num_views), 3, size, size) buffer, but for the views that an image does not have: they are zero."""
+    """A buffer of shape (N, max(num_views), 3, size, size), uninitialised except for the views that an image does not have,
+    which are zero."""
     shape = (len(num_views), max(num_views), 3, size, size)
     if device.type == "cpu":
         # numpy asks the kernel for huge pages. With small ones, the page faults would cost as much as the writing.

@@ -21,12 +21,12 @@ from transformers.utils import can_return_tuple
 
 from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, get_content_box
 
-# What `generate` hands to the first forward pass only.
+# Inputs that `generate` passes to the first forward pass only.
 IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
 # transformers 5.24 renamed `past_key_values` to `cache`, in the arguments and outputs of decoders.
 CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
-# Side of the sub-region of ConvNeXt cells that a token attends to in "cross_attention": 4x4 cells at stride 8 (ours;
-# Mini-Gemini uses 8x8 at stride 4, on four times fewer tokens).
+# In "cross_attention", each token attends to a sub-region of 4x4 ConvNeXt cells at stride 8. This choice is ours: Mini-Gemini
+# uses 8x8 cells at stride 4, with a quarter of the tokens.
 CELLS_PER_TOKEN = 4
 
 
@@ -59,7 +59,7 @@ def _is_trainable(module):
 
 
 def _grad_where_needed(module, inputs):
-    """Switches autograd off where neither `inputs` nor `module` needs a gradient: then checkpointing stores nothing either."""
+    """Switches autograd off if neither `inputs` nor `module` needs a gradient, so that checkpointing stores nothing either."""
     needs_grad = inputs.requires_grad or _is_trainable(module)
     return torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad)
 
@@ -125,9 +125,9 @@ def _area_weights(start, length, num_cells, num_outputs):
     return overlap / overlap.sum(dim=1, keepdim=True)
 
 
-# Where a layer does not start like any other, its class says so: transformers initialises remote code layer by layer.
+# Layers with an initialisation of their own are classes, because transformers initialises a model layer by layer.
 class FilaZeroLinear(nn.Linear):
-    """A linear layer that starts at zero, so that what it is added to passes unchanged."""
+    """A linear layer that starts at zero: added to something, it changes nothing at first."""
 
 
 class FilaIdentityLinear(nn.Linear):
@@ -294,14 +294,14 @@ class FilaPatchInfoMining(nn.Module):
         class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
         features = self.norm_features(torch.cat(features, dim=-1))
         query = self.q_proj(self.norm_hidden(patches)).unsqueeze(2)
-        # One query against the few cells of its sub-region, for each token by itself.
+        # For each token, one query attends to the cells of its own sub-region.
         mined = nn.functional.scaled_dot_product_attention(query, self.k_proj(features), self.v_proj(features))
         return torch.cat([class_token, patches + self.out_proj(mined.squeeze(2))], dim=1)
 
 
 class FilaVisionTransformer(CLIPPreTrainedModel):
-    """The layers of a CLIP vision tower up to the one whose output FILA uses, under names that do not follow
-    transformers' own (which have changed). [`FilaHybridEncoder`] runs them, because it fuses between them."""
+    """The layers of a CLIP vision tower up to the one whose output FILA uses. Their parameter names are FILA's own, because
+    those of transformers have changed. [`FilaHybridEncoder`] runs the layers, because it fuses between them."""
 
     config_class = CLIPVisionConfig
     main_input_name = "pixel_values"
@@ -349,8 +349,8 @@ class FilaHybridEncoder(nn.Module):
     def forward(
         self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False
     ):
-        """Encodes a batch of N images that [`~FilaHybridEncoder.check_inputs`] has passed: all real views in one pass of
-        the ViT, and the canvases of one grid in one pass of the ConvNeXt.
+        """Encodes N images, whose inputs [`~FilaHybridEncoder.check_inputs`] has checked. The ViT runs once, on all views that
+        the images have; the ConvNeXt runs once for each grid, on all canvases of that grid.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
@@ -419,7 +419,7 @@ class FilaHybridEncoder(nn.Module):
         for _ in range(num_missing):
             blank = torch.zeros_like(high_res_pixel_values[:1, :1])
             blank_features = self._encode_canvases(blank, (0, 0), [blank.shape[-2:]])
-            # Zero times each, not their sum: a sum may overflow.
+            # The factor comes before the sum, which may overflow otherwise.
             stage_features = [
                 features + (0.0 * nothing).sum() for features, nothing in zip(stage_features, blank_features)
             ]
@@ -456,7 +456,7 @@ class FilaHybridEncoder(nn.Module):
             `tuple[list, list]`: `image_sizes` and `image_grids` as lists of pairs of integers.
 
         Raises:
-            ValueError: shapes that are not this model's, or tiles that disagree with `image_grids`.
+            ValueError: shapes that do not fit this model, or tiles that do not fit `image_grids`.
         """
         vision_config = self.config.vision_config
         view_shape = (vision_config.num_channels, vision_config.image_size, vision_config.image_size)
@@ -502,8 +502,12 @@ class FilaHybridEncoder(nn.Module):
 
 
 def _find_wrong_view_count(pixel_values, image_grids):
-    """`int`: the first image whose grid asks for more views than there are, or for fewer than are not zero; `None` if there
-    is none. All absent views are looked at together: a look at each would make the CPU wait for the device each time."""
+    """Finds the first image whose grid asks for more views than there are, or leaves out a view that is not zero. All absent
+    views are checked together, because the CPU waits for the device at each check.
+
+    Returns:
+        `int`: index of the image, `None` if all grids fit.
+    """
     num_views = [1 + rows * columns for rows, columns in image_grids]
     for index, count in enumerate(num_views):
         if count > pixel_values.shape[1]:
@@ -520,8 +524,8 @@ def _check_views(name, pixels, view_shape):
     """Raises a `ValueError` unless `pixels` is a tensor of shape (images, views, *view_shape) with an image in it."""
     if not isinstance(pixels, torch.Tensor):
         raise ValueError(
-            f"{name} is {type(pixels).__name__}, not a tensor. Let the processor return it: return_tensors='pt', with "
-            "do_pad=True, and do_high_res=True unless fusion_type='none'."
+            f"{name} is {type(pixels).__name__}, not a tensor. Call the processor with return_tensors='pt' and do_pad=True, "
+            "and with do_high_res=True unless fusion_type='none'."
         )
     if pixels.ndim != 5 or tuple(pixels.shape[2:]) != view_shape or 0 in pixels.shape:
         expected = ", ".join(map(str, view_shape))
@@ -594,11 +598,12 @@ class FilaPreTrainedModel(PreTrainedModel):
 
     def post_init(self):
         super().post_init()
-        # FSDP takes this list for what it shards by itself, and refuses names that the model does not have.
+        # FSDP shards each of these as a unit, and rejects names of classes that the model does not contain.
         self._no_split_modules &= {type(module).__name__ for module in self.modules()}
 
     def _set_gradient_checkpointing(self, enable=True, *args, **kwargs):
-        """What transformers calls to switch checkpointing on or off; its own `TimmWrapperModel` adds timm's switch here, too."""
+        """Called by transformers to switch checkpointing on or off. Adds timm's switch, as transformers' `TimmWrapperModel`
+        does."""
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         convnext = self.base_model.vision_tower.convnext
         if convnext is not None:
@@ -620,7 +625,7 @@ class FilaPreTrainedModel(PreTrainedModel):
             window = module.weight.shape[-2:]
             init.copy_(module.weight, (identity / window.numel())[:, :, None, None].expand_as(module.weight))
             init.zeros_(module.bias)
-        # What the general rule leaves out of a timm ConvNeXt: layer scales, and norms with names of timm's own.
+        # Parts of a timm ConvNeXt that transformers does not initialise: layer scales, and norms that it does not recognise.
         elif kind == "ConvNeXtBlock" and module.gamma is not None:
             init.constant_(module.gamma, self.config.convnext_config.model_args.get("ls_init_value", 1e-6))
         elif kind.startswith("GlobalResponseNorm") and hasattr(module, "bias"):
@@ -654,7 +659,7 @@ class FilaModel(FilaPreTrainedModel):
             _eval_if_frozen(self.language_model)
         return self
 
-    # `output_hidden_states` stays out of the signature: `generate` takes what it finds there away from the decoder.
+    # `output_hidden_states` is not in the signature: `generate` would pass it here instead of to the decoder.
     @can_return_tuple
     def get_image_features(
         self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs
@@ -667,8 +672,7 @@ class FilaModel(FilaPreTrainedModel):
                 canvas in pieces; required unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
-            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states. Its attentions are never
-                returned.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states. Attentions are never returned.
 
         Returns:
             [`BaseModelOutputWithPooling`] whose `pooler_output` is a tuple of N tensors of shape
@@ -709,8 +713,8 @@ class FilaModel(FilaPreTrainedModel):
         if num_placeholders != num_features:
             raise ValueError(
                 f"Image features and image tokens do not match: the text has {num_placeholders} image tokens "
-                f"(id {self.config.image_token_id}), the images give {num_features} features. Was the text truncated, "
-                "or prepared with other images?"
+                f"(id {self.config.image_token_id}), the images give {num_features} features. Process text and images in one "
+                "call of the processor, and do not truncate the text."
             )
         return mask.unsqueeze(-1)
 
@@ -880,26 +884,26 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             image_grids (`torch.Tensor` of shape `(N, 2)`, *optional*): rows and columns of tiles.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 0 for padding.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): positions.
-            past_key_values (`Cache`, *optional*): of the decoder; `cache` is the same, and what transformers calls it from
-                5.24 on. The output has it under the name of the version in use.
+            past_key_values (`Cache`, *optional*): cache of the decoder. `cache` is the same argument under the name that it has
+                since transformers 5.24. The output uses the name of the installed version.
             inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*): in place of
                 `input_ids`.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): -100 is ignored.
             use_cache (`bool`, *optional*): whether to return the decoder's cache.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): compute only the last logits (0: all), or
                 those at these positions.
-            skip_logits (`bool`, *optional*): compute logits only where a label counts, and return none. With thousands of
-                visual tokens the others are most of the memory. By default `True` in training mode with `labels`, as in
-                Liger kernels.
+            skip_logits (`bool`, *optional*): compute the loss from the logits of counted labels only, and return no logits.
+                This saves most of the memory of the logits where there are thousands of visual tokens. By default `True` in
+                training mode with `labels`, as in Liger kernels.
             mm_encoder_outputs (`dict`, *optional*): `{"image": ...}` from [`~FilaModel.get_image_features`], in place of
                 `pixel_values`.
-            kwargs: handed to the decoder and to the loss (`num_items_in_batch`).
+            kwargs: passed to the decoder and to the loss (`num_items_in_batch`).
 
         Returns:
             [`FilaCausalLMOutputWithPast`]
 
         Raises:
-            ValueError: inputs that do not belong together; numbers of placeholders and visual tokens that differ.
+            ValueError: inputs that do not fit together, or a number of placeholders that is not that of the visual tokens.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -957,15 +961,15 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         if not is_first_iteration and use_cache:
-            # The images are in the cache already.
+            # The cache contains the images already.
             for key in IMAGE_INPUTS:
                 model_inputs.pop(key, None)
         return model_inputs
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        """Repeats the inputs for beams and `num_return_sequences`. Images are encoded once, and their features repeated
-        sample by sample: a prompt with images A and B needs A, B, A, B, where the general rule would make A, A, B, B.
-        (Newer releases of transformers do so themselves; then no `pixel_values` arrive here.)"""
+        """Repeats the inputs for beams and `num_return_sequences`. Images are encoded once, and their features are repeated
+        sample by sample: a prompt with images A and B needs A, B, A, B, where transformers would repeat them as A, A, B, B.
+        (Newer releases of transformers encode the images first, and no `pixel_values` arrive here.)"""
         image_outputs = None
         if expand_size > 1 and model_kwargs.get("pixel_values") is not None:
             images = {key: model_kwargs.pop(key, None) for key in IMAGE_INPUTS}
