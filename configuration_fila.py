@@ -208,7 +208,8 @@ class FilaConfig(PreTrainedConfig):
         )
         if self.tie_word_embeddings is None:
             self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        self._check_fields()
+        self._check_vision_fields()
+        self._check_text_fields()
         # Which class each Auto class loads. `AutoModel` loads the generative model too, because users of remote code call
         # `AutoModel` and expect `generate`. `save_pretrained` writes this to config.json.
         kwargs["auto_map"] = {
@@ -219,7 +220,7 @@ class FilaConfig(PreTrainedConfig):
         }
         super().__post_init__(**kwargs)
 
-    def _check_fields(self):
+    def _check_vision_fields(self):
         if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
             raise ValueError(
                 "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
@@ -274,6 +275,8 @@ class FilaConfig(PreTrainedConfig):
                     f"ConvNeXt stage, counted from 1 and at most {self.num_vision_layers} (the layer that "
                     f"vision_feature_layer={feature_layer} selects)."
                 )
+
+    def _check_text_fields(self):
         # FILA puts a plain linear head on the decoder. A decoder whose own head does more would give wrong logits silently.
         scalings = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
         scalings = {key: getattr(self.text_config, key, neutral) for key, neutral in scalings.items()}

@@ -171,8 +171,7 @@ class FilaDataCollator:
         Raises:
             SequenceTooLongError: the images alone are longer than `max_length`, or no answer begins within it.
             ValueError: placeholders and images differ in number, or there is nothing to learn.
-
-        Both messages begin with a verb ("has 2 images, but ..."): the caller puts the name of the example before it.
+            Both messages begin with a verb ("has 2 images, but ..."): the caller puts the name of the example before it.
         """
         processor = self.processor
         # Tokenized with one token for each image: expanding it afterwards keeps the assistant mask exact.
@@ -200,9 +199,7 @@ class FilaDataCollator:
         repeats = [next(counts) if token == processor.image_token_id else 1 for token in token_ids]
         excess = 0 if self.max_length is None else sum(repeats) - self.max_length
         for position in reversed(range(len(token_ids))):
-            if excess <= 0:
-                break
-            if token_ids[position] != processor.image_token_id:
+            if excess > 0 and token_ids[position] != processor.image_token_id:
                 repeats[position] = 0
                 excess -= 1
         if excess > 0:
