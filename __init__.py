@@ -1,4 +1,6 @@
-"""FILA, a vision-language model that reads fine print: the package over the files of the model repository."""
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""FILA, a vision-language model that reads fine print. The classes of the model files are imported when they are first used."""
 
 import importlib
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FILA configuration, and the one piece of geometry that the processor and the model share.
 
-Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the article" below.
+Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the paper" below.
 """
 
 import difflib
@@ -15,8 +15,10 @@ FUSION_TYPES = ("none", "cross_attention", "channel_concat", "cvfm")
 FUSION_ALIGNS = ("conv", "interpolate")
 NUM_CONVNEXT_STAGES = 4
 # One cell of ConvNeXt's last stage is this many pixels wide. FILA scales the high-resolution canvas
-# so that such a cell covers exactly one ViT patch (article: 32/14 for CLIP ViT-L/14).
+# so that such a cell covers exactly one ViT patch (paper: a scale of 32/14 for CLIP ViT-L/14).
 CONVNEXT_STRIDE = 32
+# The five canvases of the paper, in rows and columns of tiles: the default of the image processor, which chooses among them.
+CANVASES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 
 def get_content_box(image_size, canvas_size):
@@ -50,7 +52,8 @@ def _sub_config(field, value, default_model_type, default_kwargs):
         return value
     if not isinstance(value, dict):
         raise ValueError(
-            f"FilaConfig.{field} must be a configuration object, a dict or None, got {type(value).__name__}."
+            f"FilaConfig.{field} must be a configuration object, a dict of its fields or None, got "
+            f"{type(value).__name__} {value!r}."
         )
     model_type = value.get("model_type", default_model_type)
     if model_type not in CONFIG_MAPPING:
@@ -67,12 +70,12 @@ class FilaConvNextConfig(PreTrainedConfig):
     Args:
         architecture (`str`, *optional*, defaults to `"convnext_tiny"`):
             Name of a timm ConvNeXt; a pretrained tag after a dot is allowed and ignored when the network is built.
-            The default has the stage widths of the article (96, 192, 384, 768). `"convnext_large_mlp"` is the trunk of
+            The default has the stage widths of the paper (96, 192, 384, 768). `"convnext_large_mlp"` is the trunk of
             OpenCLIP's ConvNeXt-L, which Mini-Gemini uses.
         model_args (`dict`, *optional*):
             Keyword arguments for `timm.create_model`, for example `{"depths": [2, 2, 6, 2]}` or
-            `{"drop_path_rate": 0.1}`. What FILA decides itself (`num_classes`, `pretrained`, `features_only`,
-            `in_chans`, `output_stride`) may not be given.
+            `{"drop_path_rate": 0.1}`. FILA sets `num_classes`, `pretrained`, `features_only`, `in_chans` and
+            `output_stride` itself; these are not allowed.
 
     Raises:
         ValueError: unknown architecture, or a reserved key in `model_args`.
@@ -89,10 +92,10 @@ class FilaConvNextConfig(PreTrainedConfig):
         reserved = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"} & set(self.model_args)
         if reserved:
             raise ValueError(
-                f"FilaConvNextConfig.model_args may not contain {sorted(reserved)}: FILA sets these itself. Allowed is "
-                "any other keyword of timm's ConvNeXt, such as depths, dims, drop_path_rate or ls_init_value."
+                f"FilaConvNextConfig.model_args may not contain {sorted(reserved)}: FILA sets these itself. Remove them; any "
+                "other keyword of timm's ConvNeXt is allowed, such as depths, dims, drop_path_rate or ls_init_value."
             )
-        # Optional here, so that a machine without timm can still read a config (to tokenize, to serve it elsewhere).
+        # Checked only where timm is installed: reading a config, to tokenize or to serve elsewhere, does not need it.
         if is_timm_available():
             import timm
 
@@ -102,33 +105,33 @@ class FilaConvNextConfig(PreTrainedConfig):
                 raise ValueError(
                     f"FilaConvNextConfig.architecture={self.architecture!r} is not a ConvNeXt of timm. "
                     + (f"Did you mean {' or '.join(close)}? " if close else "")
-                    + "`timm.list_models(module='convnext')` lists all that are allowed."
+                    + "`timm.list_models(module='convnext')` lists the allowed names."
                 )
         super().__post_init__(**kwargs)
 
 
 class FilaConfig(PreTrainedConfig):
-    r"""Configuration of a FILA model. The defaults are the article's: CLIP ViT-L/14-336, a ConvNeXt with stage widths
+    r"""Configuration of a FILA model. The defaults are the paper's: CLIP ViT-L/14-336, a ConvNeXt with stage widths
     96/192/384/768, LLaMA-3-8B, and a CVFM module after ViT layers 2, 6, 12 and 20.
 
     Args:
         vision_config (`CLIPVisionConfig` or `dict`, *optional*):
-            The ViT. Only its layers up to `vision_feature_layer` are built. In a dict, what is not given is
-            `CLIPVisionConfig`'s own default, not the article's; likewise for `text_config`.
+            The ViT. Only its layers up to `vision_feature_layer` are built. Fields missing from a dict get the defaults of
+            `CLIPVisionConfig`, not those of the paper; likewise for `text_config`.
         convnext_config (`FilaConvNextConfig` or `dict`, *optional*):
             The high-resolution branch. Ignored for `fusion_type="none"`.
         text_config (`PreTrainedConfig` or `dict`, *optional*):
-            A causal decoder of transformers with a plain LM head: Llama, Qwen, Mistral and their like.
+            A causal decoder of transformers with a plain LM head, such as Llama, Qwen or Mistral.
         fusion_type (`str`, *optional*, defaults to `"cvfm"`):
-            How ConvNeXt features reach the visual tokens (article, section 3): `"cvfm"` (FILA), `"none"` (dynamic
-            resolution alone, LLaVA-NeXT), `"cross_attention"` (Mini-Gemini) or `"channel_concat"`.
+            How ConvNeXt features reach the visual tokens. The four strategies that the paper compares: `"cvfm"` (FILA),
+            `"none"` (dynamic resolution only, as in LLaVA-NeXT), `"cross_attention"` (Mini-Gemini) or `"channel_concat"`.
         fusion_layers (`list[int]`, *optional*, defaults to `[2, 6, 12, 20]`):
-            For `"cvfm"`: the ViT layers, counted from 1, after which ConvNeXt stages 1 to 4 are fused (article).
+            For `"cvfm"`: the ViT layers, counted from 1, after which ConvNeXt stages 1 to 4 are fused (paper).
         fusion_align (`str`, *optional*, defaults to `"conv"`):
             How a ConvNeXt stage is brought to the token grid: strided 2x2 convolutions (`"conv"`) or area
             interpolation (`"interpolate"`).
         vision_feature_layer (`int`, *optional*, defaults to -2):
-            Which ViT hidden state becomes the visual tokens, as in LLaVA: 0 is the embedding output, -1 the last layer.
+            Which ViT layer's output becomes the visual tokens, numbered as in LLaVA: 1 is the first layer, -1 the last.
         projector_hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation between the two linear layers of the projector.
         image_token_id (`int`, *optional*, defaults to 128002):
@@ -137,7 +140,7 @@ class FilaConfig(PreTrainedConfig):
             Whether the LM head shares the input embedding. Taken from `text_config` when not given.
 
     Raises:
-        ValueError: names the field, the value and what is allowed.
+        ValueError: an invalid field; the message names it, its value and what is allowed.
 
     Example:
 
@@ -205,9 +208,10 @@ class FilaConfig(PreTrainedConfig):
         )
         if self.tie_word_embeddings is None:
             self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        self._check_fields()
-        # Which class answers for which Auto class; two of them lead to the generative model, because users of remote
-        # code call `AutoModel` and expect `generate`. `save_pretrained` writes it beside the weights.
+        self._check_vision_fields()
+        self._check_text_fields()
+        # Which class each Auto class loads. `AutoModel` loads the generative model too, because users of remote code call
+        # `AutoModel` and expect `generate`. `save_pretrained` writes this to config.json.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_fila.FilaConfig",
             "AutoModel": "modeling_fila.FilaForConditionalGeneration",
@@ -216,7 +220,7 @@ class FilaConfig(PreTrainedConfig):
         }
         super().__post_init__(**kwargs)
 
-    def _check_fields(self):
+    def _check_vision_fields(self):
         if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
             raise ValueError(
                 "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
@@ -226,35 +230,37 @@ class FilaConfig(PreTrainedConfig):
         if vision_config.model_type != "clip_vision_model":
             raise ValueError(
                 f"FilaConfig.vision_config has model_type={vision_config.model_type!r}; FILA's ViT is a CLIP vision "
-                "tower, model_type 'clip_vision_model' (of a full CLIP config, pass its vision_config)."
+                "tower, model_type='clip_vision_model'. If you have a full CLIP config, pass its vision_config."
             )
         if vision_config.num_channels != 3 or vision_config.patch_size < 1 or vision_config.image_size < 1:
             raise ValueError(
                 f"FilaConfig.vision_config has num_channels={vision_config.num_channels}, "
-                f"image_size={vision_config.image_size} and patch_size={vision_config.patch_size}; FILA sees RGB images, "
-                "num_channels=3, and both sizes are positive."
+                f"image_size={vision_config.image_size} and patch_size={vision_config.patch_size}; FILA takes RGB images, so "
+                "num_channels must be 3, and both sizes must be positive."
             )
         if vision_config.image_size % vision_config.patch_size:
             raise ValueError(
-                f"FilaConfig.vision_config has image_size={vision_config.image_size}, which its "
-                f"patch_size={vision_config.patch_size} does not divide. Use a multiple of the patch size, such as "
+                f"FilaConfig.vision_config has image_size={vision_config.image_size}, which is not a multiple of its "
+                f"patch_size={vision_config.patch_size}. Use a multiple of the patch size, such as "
                 f"{max(1, vision_config.image_size // vision_config.patch_size) * vision_config.patch_size}."
             )
         for field, allowed in (("fusion_type", FUSION_TYPES), ("fusion_align", FUSION_ALIGNS)):
             if getattr(self, field) not in allowed:
-                raise ValueError(f"FilaConfig.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}.")
+                raise ValueError(
+                    f"FilaConfig.{field}={getattr(self, field)!r} is invalid. Use one of {', '.join(allowed)}."
+                )
         num_layers = vision_config.num_hidden_layers
         feature_layer = self.vision_feature_layer
         if not _is_int(feature_layer) or not -num_layers <= feature_layer <= num_layers or feature_layer == 0:
             raise ValueError(
-                f"FilaConfig.vision_feature_layer={feature_layer!r} does not name the output of a ViT layer: with "
-                f"{num_layers} layers, allowed are 1 to {num_layers} and -1 to -{num_layers}."
+                f"FilaConfig.vision_feature_layer={feature_layer!r} is not the number of a ViT layer: with "
+                f"{num_layers} layers, use 1 to {num_layers} or -1 to -{num_layers}."
             )
         try:
             self.fusion_layers = list(self.fusion_layers)
         except TypeError:
             raise ValueError(
-                f"FilaConfig.fusion_layers={self.fusion_layers!r} is not a list of layer numbers."
+                f"FilaConfig.fusion_layers={self.fusion_layers!r} must be a list of layer numbers, such as [2, 6, 12, 20]."
             ) from None
         if self.fusion_type == "cvfm":
             layers = self.fusion_layers
@@ -269,7 +275,9 @@ class FilaConfig(PreTrainedConfig):
                     f"ConvNeXt stage, counted from 1 and at most {self.num_vision_layers} (the layer that "
                     f"vision_feature_layer={feature_layer} selects)."
                 )
-        # FILA's own head is a plain linear layer after the decoder; a decoder whose head does more would be silently wrong.
+
+    def _check_text_fields(self):
+        # FILA puts a plain linear head on the decoder. A decoder whose own head does more would give wrong logits silently.
         scalings = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
         scalings = {key: getattr(self.text_config, key, neutral) for key, neutral in scalings.items()}
         if not hasattr(self.text_config, "vocab_size") or any(value not in (None, 1.0) for value in scalings.values()):
@@ -279,8 +287,8 @@ class FilaConfig(PreTrainedConfig):
             )
         if not _is_int(self.image_token_id) or not 0 <= self.image_token_id < self.text_config.vocab_size:
             raise ValueError(
-                f"FilaConfig.image_token_id={self.image_token_id!r} is not a token of text_config, whose vocab_size is "
-                f"{self.text_config.vocab_size}. Use the id of the tokenizer's image token."
+                f"FilaConfig.image_token_id={self.image_token_id!r} is not in the vocabulary of text_config, whose vocab_size "
+                f"is {self.text_config.vocab_size}. Use the id of the tokenizer's image token."
             )
 
     @property
@@ -297,7 +305,7 @@ class FilaConfig(PreTrainedConfig):
 
     @property
     def high_res_image_size(self):
-        """`int`: side in pixels of a tile on the high-resolution canvas (article: 768 for 336)."""
+        """`int`: side in pixels of a tile on the high-resolution canvas (paper: 768 for 336)."""
         return self.grid_size * CONVNEXT_STRIDE
 
 
@@ -306,7 +314,7 @@ def _is_int(value):
 
 
 def _reject_misspelt_fields(config, kwargs):
-    """Configs accept unknown keys in silence; one that is nearly a field's name is a slip of the pen."""
+    """Configs silently accept unknown keys. A key that is almost the name of a field is probably a typo."""
     fields = list(type(config).__annotations__)
     for key in kwargs:
         close = difflib.get_close_matches(key, fields, n=1, cutoff=0.85)

@@ -21,20 +21,20 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs
 
-from .configuration_fila import CONVNEXT_STRIDE, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, get_content_box
 
 
 class FilaImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     patch_size (`int`, *optional*, defaults to 14):
         Side of a ViT patch in pixels; `size / patch_size` visual tokens lie along one side of a tile.
-    image_grid_pinpoints (`list[list[int]]`, *optional*, defaults to the five canvases of the article):
+    image_grid_pinpoints (`list[list[int]]`, *optional*, defaults to the five canvases of the paper):
         The allowed canvases as (height, width) in pixels, multiples of `size`.
     do_dynamic_tiling (`bool`, *optional*, defaults to `True`):
         Whether to cut the image into tiles. `False` is the low-resolution mode of training stage 1: the whole image,
         stretched to `size`, is the only view.
     do_high_res (`bool`, *optional*, defaults to `True`):
-        Whether to return `high_res_pixel_values`. `False` suits `fusion_type="none"`, which has no ConvNeXt.
+        Whether to return `high_res_pixel_values`. Use `False` with `fusion_type="none"`, which has no ConvNeXt.
     high_res_image_mean (`float` or `list[float]`, *optional*):
         Mean of the ConvNeXt's input normalisation.
     high_res_image_std (`float` or `list[float]`, *optional*):
@@ -50,15 +50,15 @@ class FilaImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 class FilaImageProcessor(TorchvisionBackend):
-    r"""Turns images into the two inputs of FILA's hybrid encoder (article, section 3).
+    r"""Turns images into the two inputs of FILA's hybrid encoder.
 
-    The tightest of the canvases in `image_grid_pinpoints` is chosen. For the ViT, the image is resized onto that canvas
-    keeping its aspect ratio, padded (centred) and cut into R x C tiles of `size`, row by row; the whole image, stretched
-    to `size`, is the global view. For the ConvNeXt, the original image is resized and padded in the same way onto a
-    canvas that is 32 / `patch_size` times as large (32 is ConvNeXt's stride).
+    It chooses the canvas in `image_grid_pinpoints` that fits the image most tightly. For the ViT, the image is resized to
+    that canvas with its aspect ratio kept, padded (centred) and cut into R x C tiles of `size`, row by row; the whole image,
+    stretched to `size`, is the global view. For the ConvNeXt, the original image is resized and padded in the same way to a
+    canvas 32 / `patch_size` times as large (32 is ConvNeXt's stride).
 
-    Accepts what every image processor of transformers accepts: see [`ImagesKwargs`], and [`FilaImageProcessorKwargs`]
-    for what is FILA's own. `do_resize=False` and `do_center_crop=True` contradict the geometry and are refused.
+    Accepts the arguments of every image processor in transformers ([`ImagesKwargs`]) and FILA's own
+    ([`FilaImageProcessorKwargs`]). `do_resize=False` and `do_center_crop=True` contradict the geometry and are errors.
     """
 
     model_input_names = ["pixel_values", "high_res_pixel_values", "image_sizes", "image_grids"]
@@ -74,7 +74,7 @@ class FilaImageProcessor(TorchvisionBackend):
     image_mean = OPENAI_CLIP_MEAN
     image_std = OPENAI_CLIP_STD
     patch_size = 14
-    image_grid_pinpoints = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    image_grid_pinpoints = [[336 * rows, 336 * columns] for rows, columns in CANVASES]
     do_dynamic_tiling = True
     do_high_res = True
     high_res_image_mean = OPENAI_CLIP_MEAN
@@ -96,7 +96,9 @@ class FilaImageProcessor(TorchvisionBackend):
         """
         setting = self._settings(images_kwargs)
         if height < 1 or width < 1:
-            raise ValueError(f"An image of {height}x{width} pixels (height x width) has nothing to encode.")
+            raise ValueError(
+                f"An image of {height}x{width} pixels (height x width) is empty; both sides must be at least 1."
+            )
         if not setting("do_dynamic_tiling"):
             return 0, 0
         tile_size = self._tile_size(setting)
@@ -106,8 +108,8 @@ class FilaImageProcessor(TorchvisionBackend):
             for canvas in pinpoints
         ):
             raise ValueError(
-                f"image_grid_pinpoints={pinpoints!r} must be a list of (height, width) canvases, each a multiple of the "
-                f"tile size {tile_size}."
+                f"image_grid_pinpoints={pinpoints!r} must be a list of (height, width) canvases whose sides are multiples of "
+                f"the tile size {tile_size}."
             )
         canvas_height, canvas_width = select_best_resolution((height, width), pinpoints)
         return canvas_height // tile_size, canvas_width // tile_size
@@ -124,7 +126,7 @@ class FilaImageProcessor(TorchvisionBackend):
         return self.get_number_of_image_patches(height, width, images_kwargs) * grid_size**2
 
     def fetch_images(self, image_url_or_urls):
-        """Loads URLs and paths, and checks every image, so that an error says which one of the batch it is about.
+        """Loads URLs and paths, and checks every image, so that an error names the image of the batch.
 
         Args:
             image_url_or_urls: an image, a path, a URL, or a (nested) list of them; 4-dimensional arrays are lists.
@@ -133,8 +135,8 @@ class FilaImageProcessor(TorchvisionBackend):
             The images in the same nesting.
 
         Raises:
-            ValueError: something that is no image, cannot be decoded or has no pixels; names its index, counted through
-                all nesting.
+            ValueError: something that is not an image, cannot be decoded or has no pixels. The message gives its index,
+                counted through all nesting.
         """
         counter = itertools.count()
 
@@ -154,8 +156,8 @@ class FilaImageProcessor(TorchvisionBackend):
                 raise ValueError(f"Image {index} of the batch, {image!r}, could not be read: {error}") from error
         if not is_valid_image(image):
             raise ValueError(
-                f"Image {index} of the batch is a {type(image).__name__}. Pass PIL images, numpy arrays, torch tensors, "
-                "paths or URLs."
+                f"Image {index} of the batch is a {type(image).__name__}, not an image. Pass PIL images, numpy arrays, torch "
+                "tensors, paths or URLs."
             )
         if isinstance(image, PIL.Image.Image):
             shape = (image.height, image.width)
@@ -169,15 +171,15 @@ class FilaImageProcessor(TorchvisionBackend):
                 len(shape) == 3 and not {shape[0], shape[-1]} & {1, 3, 4} and 0 not in shape
             ):
                 raise ValueError(
-                    f"Image {index} of the batch has shape {shape}; an image is (height, width), or has 1, 3 or 4 channels "
-                    "before or after them."
+                    f"Image {index} of the batch has shape {shape}. An image must be (height, width), (channels, height, "
+                    "width) or (height, width, channels), with 1, 3 or 4 channels."
                 )
         if 0 in shape:
             raise ValueError(f"Image {index} of the batch has shape {shape}: it has no pixels.")
         if isinstance(image, PIL.Image.Image):
             return image
         if isinstance(image, np.ndarray):
-            image = np.ascontiguousarray(image)  # torch knows no negative strides
+            image = np.ascontiguousarray(image)  # torch does not support negative strides
         return image[None] if len(shape) == 2 else image
 
     def preprocess(self, images, *args, **kwargs):
@@ -204,12 +206,12 @@ class FilaImageProcessor(TorchvisionBackend):
         """
         images = make_flat_list_of_images(self.fetch_images(images))
         if not images:
-            raise ValueError("There are no images to preprocess: the list is empty.")
+            raise ValueError("The list of images is empty. Pass at least one image.")
         return super().preprocess(images, *args, **kwargs)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, device=None, **kwargs):
-        """Turns an image into a (3, height, width) tensor. A PIL image in RGB stays in its own memory layout (channels
-        last), which torch's uint8 resize reads without unpacking."""
+        """Turns an image into a (3, height, width) tensor. An RGB image of PIL keeps its memory layout (channels last), which
+        torch's uint8 resize reads without a copy."""
         if isinstance(image, PIL.Image.Image) and image.mode == "RGB" and "transparency" not in image.info:
             return torch.from_numpy(np.array(image)).permute(2, 0, 1).to(device)
         image = super().process_image(
@@ -239,8 +241,8 @@ class FilaImageProcessor(TorchvisionBackend):
     ):
         if not do_resize or do_center_crop:
             raise ValueError(
-                f"do_resize={do_resize} with do_center_crop={do_center_crop} is not possible: FILA resizes every image "
-                "onto a canvas, a global view and a high-resolution canvas, and crops none. Leave both at their defaults."
+                f"do_resize={do_resize} with do_center_crop={do_center_crop} is not supported: FILA resizes every image to "
+                "its canvases and the global view, and never crops. Leave both at their defaults."
             )
         for index, image in enumerate(images):
             if image.shape[0] != 3:
@@ -281,14 +283,16 @@ class FilaImageProcessor(TorchvisionBackend):
         """Returns `write(tiles, image, grid, keep_aspect_ratio)`, which resizes an image in its own dtype and writes it,
         normalised, into the tiles of a canvas.
 
-        The floats are those of transformers' `rescale_and_normalize`, in the same order of operations, but they are
-        computed in the output itself; padding is filled with the constant that normalising a black pixel gives.
+        The values are those of transformers' `rescale_and_normalize`, computed in the same order but in place in the output.
+        Padding gets the value of a normalised black pixel.
         """
         channel = {"dtype": torch.float32}
         if do_normalize:
             for statistic in (mean, std):
                 if not isinstance(statistic, (int, float)) and len(statistic) != 3:
-                    raise ValueError(f"A mean or standard deviation of {statistic} does not fit the 3 channels of RGB.")
+                    raise ValueError(
+                        f"The mean or standard deviation {statistic} must be one number or 3, one for each RGB channel."
+                    )
             factor = 1.0 / rescale_factor if do_rescale else 1.0
             mean = (torch.tensor(mean, **channel) * factor).expand(3)[:, None, None]
             std = (torch.tensor(std, **channel) * factor).expand(3)[:, None, None]
@@ -311,7 +315,7 @@ class FilaImageProcessor(TorchvisionBackend):
             image = self.resize(image, SizeDict(height=height, width=width), resample=resample)
             for index, tile in enumerate(tiles):
                 row, column = divmod(index, columns)
-                # The part of the image that falls on this tile, on the canvas and on the tile.
+                # The part of this tile that the image covers, in pixels of the canvas.
                 y0, y1 = _overlap(row * tile_size, tile_size, top, height)
                 x0, x1 = _overlap(column * tile_size, tile_size, left, width)
                 y, x = row * tile_size, column * tile_size
@@ -324,7 +328,7 @@ class FilaImageProcessor(TorchvisionBackend):
         return write
 
     def _settings(self, images_kwargs):
-        """A lookup of attributes, with the overrides of one call on top."""
+        """A function that looks up a setting: in the arguments of one call, else in the attributes of the processor."""
         overrides = images_kwargs or {}
         return lambda name: overrides[name] if overrides.get(name) is not None else getattr(self, name)
 
@@ -335,17 +339,18 @@ class FilaImageProcessor(TorchvisionBackend):
             size = SizeDict(height=size, width=size) if isinstance(size, int) else SizeDict(**size)
         if not size.height or size.height != size.width or size.height % patch_size:
             raise ValueError(
-                f"size={dict(size)} with patch_size={patch_size} is not possible: the ViT needs square tiles, "
+                f"size={dict(size)} with patch_size={patch_size} is invalid: the ViT needs square tiles, "
                 f'{{"height": S, "width": S}}, with S a multiple of patch_size, such as {24 * patch_size}.'
             )
         return size.height
 
 
 def _empty_views(num_views, size, device):
-    """An uninitialised (N, max(num_views), 3, size, size) buffer in which the views an image does not have are zero."""
+    """A buffer of shape (N, max(num_views), 3, size, size), uninitialised except for the views that an image does not have,
+    which are zero."""
     shape = (len(num_views), max(num_views), 3, size, size)
     if device.type == "cpu":
-        # numpy asks the kernel for huge pages; thousands of faults on small ones cost as much as the writing.
+        # numpy asks the kernel for huge pages. With small ones, the page faults would cost as much as the writing.
         buffer = torch.from_numpy(np.empty(shape, np.float32))
     else:
         buffer = torch.empty(shape, dtype=torch.float32, device=device)
@@ -355,7 +360,7 @@ def _empty_views(num_views, size, device):
 
 
 def _overlap(tile_start, tile_size, content_start, content_size):
-    """The interval of a canvas axis that a tile and the content share, empty (start, start) when they do not meet."""
+    """The interval of a canvas axis that a tile and the content share; (start, start) if they do not overlap."""
     start = min(max(tile_start, content_start), tile_start + tile_size)
     return start, max(start, min(tile_start + tile_size, content_start + content_size))
 

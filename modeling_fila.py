@@ -3,7 +3,7 @@
 """PyTorch FILA model: a CLIP ViT on tiles, a ConvNeXt on the whole high-resolution canvas, four ways to fuse the two, a
 projector and a causal decoder.
 
-Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the article" below.
+Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the paper" below.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from transformers.utils import can_return_tuple
 
 from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, get_content_box
 
-# What `generate` hands to the first forward pass only.
+# Inputs that `generate` passes to the first forward pass only.
 IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
 # transformers 5.24 renamed `past_key_values` to `cache`, in the arguments and outputs of decoders.
 CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
-# Side of the sub-region of ConvNeXt cells that a token attends to in "cross_attention": 4x4 cells at stride 8 (ours;
-# Mini-Gemini uses 8x8 at stride 4, on four times fewer tokens).
+# In "cross_attention", each token attends to a sub-region of 4x4 ConvNeXt cells at stride 8. This choice is ours: Mini-Gemini
+# uses 8x8 cells at stride 4, with a quarter of the tokens.
 CELLS_PER_TOKEN = 4
 
 
@@ -58,35 +58,56 @@ def _is_trainable(module):
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
+def _grad_where_needed(module, inputs):
+    """Switches autograd off if neither `inputs` nor `module` needs a gradient, so that checkpointing stores nothing either."""
+    needs_grad = inputs.requires_grad or _is_trainable(module)
+    return torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad)
+
+
+def _eval_if_frozen(module):
+    """Puts a module without trainable parameters in eval mode: `requires_grad_(False)` alone leaves dropout and stochastic
+    depth on. Layers that checkpoint keep their own training flag, though not the modules in them: transformers checkpoints
+    in training mode only, and a gradient may pass through a frozen layer."""
+    if module is None or _is_trainable(module):
+        return
+    module.eval()
+    for child in module.modules():
+        if isinstance(child, GradientCheckpointingLayer):
+            child.training = child.gradient_checkpointing
+
+
 def _is_sharded(module):
-    """Whether the parameters of parts of `module` are spread over processes (FSDP, ZeRO-3), which must then run the same
-    parts equally often: each run gathers them."""
+    """Whether parameters of `module` are spread over processes (FSDP, ZeRO-3). Each use gathers them from all processes, so
+    that all must use the same parts equally often, whatever their own batches hold. Two places ask: the hybrid encoder,
+    through `_count_missing_calls`, and `FilaModel`, for batches without images."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
     if any(isinstance(child, (FSDPModule, FullyShardedDataParallel)) for child in module.modules()):
         return True
-    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())  # DeepSpeed's mark
+    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())  # set by DeepSpeed
 
 
-def _train_unless_frozen(module, mode):
-    """Keeps a module without trainable parameters in eval mode: `requires_grad_(False)` alone leaves dropout and
-    stochastic depth on. Only the flag of the layers themselves follows `mode` where they checkpoint, which frozen layers
-    need as well when a gradient passes through them, and which transformers allows in train mode alone."""
-    if mode and module is not None and not _is_trainable(module):
-        module.eval()
-        for child in module.modules():
-            if isinstance(child, GradientCheckpointingLayer):
-                child.training = child.gradient_checkpointing
+def _count_missing_calls(module, num_calls, device):
+    """How many more calls of a sharded `module` other processes make in this step than the `num_calls` of this one; 0 if it
+    is not sharded. All processes must ask, and before their first call: each takes part in collectives in the same order."""
+    if not _is_sharded(module):
+        return 0
+    most_calls = torch.tensor(num_calls, device=device)
+    torch.distributed.all_reduce(most_calls, op=torch.distributed.ReduceOp.MAX)
+    return int(most_calls) - num_calls
 
 
 def _to_pairs(values):
-    """(N, 2) whole numbers, in a tensor or not, as a list of tuples."""
+    """(N, 2) integers as a list of tuples. Such a list passes as it is, so that a tensor on a device is read only once."""
+    if isinstance(values, list) and all(isinstance(pair, tuple) for pair in values):
+        return values
     values = torch.as_tensor(values)
     if values.ndim != 2 or values.shape[1] != 2 or values.is_floating_point():
         raise ValueError(
-            f"image_sizes and image_grids are (images, 2) integers, not {values.dtype} {tuple(values.shape)}."
+            f"image_sizes and image_grids must be (images, 2) integers, got {values.dtype} of shape {tuple(values.shape)}. "
+            "Pass them as the processor returns them."
         )
     return [tuple(pair) for pair in values.tolist()]
 
@@ -104,9 +125,9 @@ def _area_weights(start, length, num_cells, num_outputs):
     return overlap / overlap.sum(dim=1, keepdim=True)
 
 
-# Where a layer does not start like any other, its class says so: transformers initialises remote code layer by layer.
+# Layers with an initialisation of their own are classes, because transformers initialises a model layer by layer.
 class FilaZeroLinear(nn.Linear):
-    """A linear layer that starts at zero, so that what it is added to passes unchanged."""
+    """A linear layer that starts at zero: added to something, it changes nothing at first."""
 
 
 class FilaIdentityLinear(nn.Linear):
@@ -127,7 +148,7 @@ class FilaStageAlign(nn.Module):
         channels (`int`): width of the stage, kept.
         stage_cells (`int`): cells of the stage along one side of a token (8, 4, 2, 1 for stages 1 to 4).
         cells (`int`): cells wanted along one side of a token.
-        fusion_align (`str`): `"conv"` (strided 2x2 convolutions, article) or `"interpolate"` (area).
+        fusion_align (`str`): `"conv"` (strided 2x2 convolutions, paper) or `"interpolate"` (area).
     """
 
     def __init__(self, channels, stage_cells, cells, fusion_align):
@@ -184,10 +205,12 @@ class FilaStageAlign(nn.Module):
 
 
 class FilaCVFM(nn.Module):
-    """Convolution-Vision Fusion Module (article, section 3.2): one ConvNeXt stage joins the ViT's patch tokens.
+    """ConvNeXt-ViT Deep Fusion Module: one ConvNeXt stage `f` joins the patch tokens `x` of the ViT, as
+    `x + MLP(concat(norm(x), norm(align(f))))`.
 
-    `x + MLP(concat(norm(x), norm(align(f))))`, where the residual, the norms and a zero-initialised last layer are ours:
-    a freshly assembled FILA computes exactly what its CLIP computes. The class token passes unchanged.
+    From the paper: the stage is aligned to the token grid, concatenated with the patch tokens on channels and reduced to the
+    ViT's width. Ours: the residual, the norms, a last layer that starts at zero, and a class token that passes unchanged. So a
+    freshly assembled FILA computes exactly what its CLIP computes.
     """
 
     def __init__(self, hidden_size, channels, stage_cells, fusion_align, layer_norm_eps):
@@ -215,9 +238,9 @@ class FilaCVFM(nn.Module):
 
 
 class FilaChannelConcat(nn.Module):
-    """Channel-wise concatenation (article, strategy c): after the ViT, all four stages are aligned to the token grid,
-    concatenated with the patch tokens and projected back. The norms of the stages, whose scales differ, and the start as the
-    identity on the tokens are ours."""
+    """Channel-wise concatenation (strategy c of the paper): after the ViT, all four stages are aligned to the token grid,
+    concatenated with the patch tokens on channels and projected to the ViT's width. Ours: the norms of the stages, whose
+    scales differ, and a projection that starts as the identity on the patch tokens."""
 
     def __init__(self, hidden_size, stage_channels, stage_cells, fusion_align, layer_norm_eps):
         super().__init__()
@@ -243,8 +266,8 @@ class FilaChannelConcat(nn.Module):
 
 
 class FilaPatchInfoMining(nn.Module):
-    """Patch info mining (article, strategy b; Mini-Gemini, arXiv 2403.18814): after the ViT, each patch token attends to
-    the ConvNeXt features of its own sub-region; the output, zero at the start (ours), is added."""
+    """Patch info mining (strategy b of the paper; Mini-Gemini, arXiv 2403.18814): after the ViT, each patch token attends to
+    the ConvNeXt features of its own sub-region, and the output is added. Ours: the norms, and an output that starts at zero."""
 
     def __init__(self, hidden_size, stage_channels, stage_cells, fusion_align, layer_norm_eps):
         super().__init__()
@@ -271,14 +294,14 @@ class FilaPatchInfoMining(nn.Module):
         class_token, patches = hidden_states[:, :1], hidden_states[:, 1:]
         features = self.norm_features(torch.cat(features, dim=-1))
         query = self.q_proj(self.norm_hidden(patches)).unsqueeze(2)
-        # One query against the few cells of its sub-region, for each token by itself.
+        # For each token, one query attends to the cells of its own sub-region.
         mined = nn.functional.scaled_dot_product_attention(query, self.k_proj(features), self.v_proj(features))
         return torch.cat([class_token, patches + self.out_proj(mined.squeeze(2))], dim=1)
 
 
 class FilaVisionTransformer(CLIPPreTrainedModel):
-    """The layers of a CLIP vision tower up to the one whose output FILA uses, under names that do not follow
-    transformers' own (which have changed). [`FilaHybridEncoder`] runs them, because it fuses between them."""
+    """The layers of a CLIP vision tower up to the one whose output FILA uses. Their parameter names are FILA's own, because
+    those of transformers have changed. [`FilaHybridEncoder`] runs the layers, because it fuses between them."""
 
     config_class = CLIPVisionConfig
     main_input_name = "pixel_values"
@@ -293,7 +316,7 @@ class FilaVisionTransformer(CLIPPreTrainedModel):
 
 
 class FilaHybridEncoder(nn.Module):
-    """The ViT, the ConvNeXt and their fusion (article, section 3.1): views in, visual tokens of ViT width out."""
+    """The ViT, the ConvNeXt and their fusion: views in, visual tokens of ViT width out."""
 
     def __init__(self, config):
         super().__init__()
@@ -302,7 +325,6 @@ class FilaHybridEncoder(nn.Module):
         self.vit = FilaVisionTransformer(vision_config, config.num_vision_layers)
         self.convnext = None if config.fusion_type == "none" else _build_convnext(config.convnext_config)
         self.fusion = nn.ModuleList()
-        self.gradient_checkpointing = False
         if self.convnext is None:
             return
         stage_channels = [stage["num_chs"] for stage in self.convnext.feature_info]
@@ -317,30 +339,32 @@ class FilaHybridEncoder(nn.Module):
             self.fusion.append(FilaPatchInfoMining(width, stage_channels, stage_cells, config.fusion_align, eps))
 
     def train(self, mode=True):
+        """Sets the mode of all parts but the frozen ones, which stay in eval mode."""
         super().train(mode)
-        _train_unless_frozen(self.vit, mode)
-        _train_unless_frozen(self.convnext, mode)
+        if mode:
+            _eval_if_frozen(self.vit)
+            _eval_if_frozen(self.convnext)
         return self
 
     def forward(
         self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False
     ):
-        """Encodes a batch of N images that [`~FilaHybridEncoder.check_inputs`] has passed: all real views in one pass of
-        the ViT, and the canvases of one grid in one pass of the ConvNeXt.
+        """Encodes N images, whose inputs [`~FilaHybridEncoder.check_inputs`] has checked. The ViT runs once, on all views that
+        the images have; the ConvNeXt runs once for each grid, on all canvases of that grid.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
             high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the pieces of the
                 high-resolution canvas. Not used for `fusion_type="none"`.
-            image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
-            image_grids (`torch.Tensor` of shape `(N, 2)`): rows and columns of tiles, (0, 0) if not tiled.
+            image_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape `(N, 2)`): original height and width.
+            image_grids (`list[tuple[int, int]]` or `torch.Tensor` of shape `(N, 2)`): rows and columns of tiles, (0, 0) if
+                not tiled.
             output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states.
 
         Returns:
             [`BaseModelOutputWithPooling`] with `last_hidden_state` of shape (views, 1 + G*G, ViT width), the views of
             image 0 first, and, if asked for, `hidden_states`, the embeddings and the output of each layer after fusion.
         """
-        _train_unless_frozen(self.vit, self.training)  # checkpointing may have been switched on since `train()`
         image_sizes, image_grids = _to_pairs(image_sizes), _to_pairs(image_grids)
         num_views = [1 + rows * columns for rows, columns in image_grids]
         stage_features = self._encode_high_res(high_res_pixel_values, image_sizes, image_grids)
@@ -353,14 +377,13 @@ class FilaHybridEncoder(nn.Module):
         stage_after_layer = {layer: stage for stage, layer in enumerate(self.config.fusion_layers)}
         if self.config.fusion_type != "cvfm":
             stage_after_layer = {}
-        # Layers before the first trainable one get no gradient and store nothing.
-        needs_grad = views.requires_grad or _is_trainable(vit.embeddings) or _is_trainable(vit.pre_layernorm)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
-            hidden_states = vit.pre_layernorm(vit.embeddings(views))
+        with _grad_where_needed(vit.embeddings, views):
+            hidden_states = vit.embeddings(views)
+        with _grad_where_needed(vit.pre_layernorm, hidden_states):
+            hidden_states = vit.pre_layernorm(hidden_states)
         all_hidden_states = [hidden_states]
         for number, layer in enumerate(vit.layers, start=1):
-            needs_grad = hidden_states.requires_grad or _is_trainable(layer)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
+            with _grad_where_needed(layer, hidden_states):
                 hidden_states = layer(hidden_states, None)
             if number in stage_after_layer:
                 stage = stage_after_layer[number]
@@ -382,52 +405,58 @@ class FilaHybridEncoder(nn.Module):
         """
         if self.convnext is None:
             return []
-        aligns = [align for module in self.fusion for align in module.aligns]
-        # timm's own checkpointing, which goes block by block.
-        self.convnext.set_grad_checkpointing(self.gradient_checkpointing and self.convnext.training)
-        dtype = next(self.convnext.parameters()).dtype
         groups = {}
         for index, grid in enumerate(image_grids):
             groups.setdefault(grid, []).append(index)
-        stage_features = [[None] * len(image_grids) for _ in aligns]
-        # What other processes run more often, this one runs on a blank canvas, whose features count nothing.
-        calls = [(*group, False) for group in groups.items()]
-        if _is_sharded(self):
-            num_calls = torch.tensor(len(calls), device=high_res_pixel_values.device)
-            torch.distributed.all_reduce(num_calls, op=torch.distributed.ReduceOp.MAX)
-            calls += [((0, 0), [0], True)] * (int(num_calls) - len(calls))
-        for (rows, columns), indices, is_blank in calls:
-            pieces = high_res_pixel_values[indices, : max(rows * columns, 1)].to(dtype)
-            if is_blank:
-                pieces = torch.zeros_like(pieces)
-            _, _, channels, side, _ = pieces.shape
-            canvas_size = max(rows, 1) * side, max(columns, 1) * side
-            # images, row, column, channel, y, x -> images, channel, row y, column x; ConvNeXt is fastest channels last
-            canvas = pieces.view(len(indices), max(rows, 1), max(columns, 1), channels, side, side)
-            canvas = canvas.permute(0, 1, 4, 2, 5, 3).reshape(len(indices), *canvas_size, channels).permute(0, 3, 1, 2)
-            boxes = [get_content_box(image_sizes[index], canvas_size) for index in indices]
-            boxes = [[edge / CONVNEXT_STRIDE for edge in box] for box in boxes]
-            needs_grad = canvas.requires_grad or _is_trainable(self.convnext)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and needs_grad):
-                stage_maps = self.convnext.forward_intermediates(canvas, intermediates_only=True)
-            for stage, (align, stage_map) in enumerate(zip(aligns, stage_maps)):
-                aligned = align(stage_map, (rows, columns), boxes)
-                if is_blank:
-                    nothing = (0.0 * aligned).sum()  # zero first: the sum alone may overflow
-                    stage_features[stage][0] = stage_features[stage][0] + nothing
-                    continue
-                for index, features in zip(indices, aligned):
-                    stage_features[stage][index] = features
-        return [torch.cat(features) for features in stage_features]
+        num_missing = _count_missing_calls(self, len(groups), high_res_pixel_values.device)
+        features_of = [None] * len(image_grids)  # for each image, its features of all stages
+        for grid, indices in groups.items():
+            pieces = high_res_pixel_values[indices, : max(grid[0] * grid[1], 1)]
+            stages = self._encode_canvases(pieces, grid, [image_sizes[index] for index in indices])
+            for index, *features in zip(indices, *stages):
+                features_of[index] = features
+        stage_features = [torch.cat(features) for features in zip(*features_of)]
+        for _ in range(num_missing):
+            blank = torch.zeros_like(high_res_pixel_values[:1, :1])
+            blank_features = self._encode_canvases(blank, (0, 0), [blank.shape[-2:]])
+            # The factor comes before the sum, which may overflow otherwise.
+            stage_features = [
+                features + (0.0 * nothing).sum() for features, nothing in zip(stage_features, blank_features)
+            ]
+        return stage_features
+
+    def _encode_canvases(self, pieces, grid, image_sizes):
+        """Runs the ConvNeXt on the canvases of images that share a grid.
+
+        Args:
+            pieces (`torch.Tensor` of shape `(images, max(R*C, 1), 3, s, s)`): the canvases in pieces.
+            grid (`tuple[int, int]`): rows R and columns C.
+            image_sizes (`list[tuple[int, int]]`): original height and width of the images.
+
+        Returns:
+            `list[torch.Tensor]`: for each stage, features of shape (images, 1 + R*C, G*G, cells, channels).
+        """
+        rows, columns = (max(count, 1) for count in grid)
+        num_images, _, channels, side, _ = pieces.shape
+        canvas_size = rows * side, columns * side
+        canvas = pieces.to(next(self.convnext.parameters()).dtype).view(num_images, rows, columns, channels, side, side)
+        # image, row, column, channel, y, x -> image, channel, row y, column x; ConvNeXt is fastest channels last
+        canvas = canvas.permute(0, 1, 4, 2, 5, 3).reshape(num_images, *canvas_size, channels).permute(0, 3, 1, 2)
+        boxes = [get_content_box(image_size, canvas_size) for image_size in image_sizes]
+        boxes = [[edge / CONVNEXT_STRIDE for edge in box] for box in boxes]
+        with _grad_where_needed(self.convnext, canvas):
+            stage_maps = self.convnext.forward_intermediates(canvas, intermediates_only=True)
+        aligns = [align for module in self.fusion for align in module.aligns]
+        return [align(stage_map, grid, boxes) for align, stage_map in zip(aligns, stage_maps)]
 
     def check_inputs(self, pixel_values, high_res_pixel_values, image_sizes, image_grids):
         """Checks that the image inputs belong together, before anything is computed.
 
         Returns:
-            `tuple[list, list]`: `image_sizes` and `image_grids` as pairs of numbers.
+            `tuple[list, list]`: `image_sizes` and `image_grids` as lists of pairs of integers.
 
         Raises:
-            ValueError: shapes that are not this model's, or tiles that disagree with `image_grids`.
+            ValueError: shapes that do not fit this model, or tiles that do not fit `image_grids`.
         """
         vision_config = self.config.vision_config
         view_shape = (vision_config.num_channels, vision_config.image_size, vision_config.image_size)
@@ -443,18 +472,23 @@ class FilaHybridEncoder(nn.Module):
             )
         for index, (image_size, (rows, columns)) in enumerate(zip(image_sizes, image_grids)):
             if min(image_size) < 1:
-                raise ValueError(f"image_sizes[{index}]={image_size} is no height and width in pixels.")
+                raise ValueError(
+                    f"image_sizes[{index}]={image_size} is not a height and width in pixels: both must be at least 1. Pass "
+                    "the sizes that the processor returns."
+                )
             if min(rows, columns) < 0 or (rows == 0) != (columns == 0):
                 raise ValueError(
-                    f"image_grids[{index}]={(rows, columns)} is no grid: rows and columns are both 0 or positive."
+                    f"image_grids[{index}]={(rows, columns)} is no grid: rows and columns must be both 0 (not tiled) or both "
+                    "positive. Pass the grids that the processor returns."
                 )
-            num_views = 1 + rows * columns
-            if num_views > pixel_values.shape[1] or pixel_values[index, num_views:].any():
-                raise ValueError(
-                    f"image_grids[{index}]={(rows, columns)} asks for {num_views} views (global and tiles), which is not "
-                    f"what pixel_values[{index}] holds: it has {pixel_values.shape[1]}, and those that are absent must be "
-                    "zero. Pass pixel_values and image_grids from the same processor call."
-                )
+        index = _find_wrong_view_count(pixel_values, image_grids)
+        if index is not None:
+            rows, columns = image_grids[index]
+            raise ValueError(
+                f"image_grids[{index}]={(rows, columns)} asks for {1 + rows * columns} views (global and tiles), which is not "
+                f"what pixel_values[{index}] holds: it has {pixel_values.shape[1]}, and those that are absent must be zero. "
+                "Pass pixel_values and image_grids from the same processor call."
+            )
         if self.convnext is not None:
             high_res_shape = (vision_config.num_channels, *[self.config.high_res_image_size] * 2)
             _check_views("high_res_pixel_values", high_res_pixel_values, high_res_shape)
@@ -467,12 +501,31 @@ class FilaHybridEncoder(nn.Module):
         return image_sizes, image_grids
 
 
+def _find_wrong_view_count(pixel_values, image_grids):
+    """Finds the first image whose grid asks for more views than there are, or leaves out a view that is not zero. All absent
+    views are checked together, because the CPU waits for the device at each check.
+
+    Returns:
+        `int`: index of the image, `None` if all grids fit.
+    """
+    num_views = [1 + rows * columns for rows, columns in image_grids]
+    for index, count in enumerate(num_views):
+        if count > pixel_values.shape[1]:
+            return index
+    absent = [(index, view) for index, count in enumerate(num_views) for view in range(count, pixel_values.shape[1])]
+    if absent:
+        indices, views = (list(numbers) for numbers in zip(*absent))
+        is_filled = pixel_values[indices, views].flatten(1).any(dim=1).tolist()
+        return next((index for index, filled in zip(indices, is_filled) if filled), None)
+    return None
+
+
 def _check_views(name, pixels, view_shape):
     """Raises a `ValueError` unless `pixels` is a tensor of shape (images, views, *view_shape) with an image in it."""
     if not isinstance(pixels, torch.Tensor):
         raise ValueError(
-            f"{name} is {type(pixels).__name__}, not a tensor. Let the processor return it: return_tensors='pt', with "
-            "do_pad=True, and do_high_res=True unless fusion_type='none'."
+            f"{name} is {type(pixels).__name__}, not a tensor. Call the processor with return_tensors='pt' and do_pad=True, "
+            "and with do_high_res=True unless fusion_type='none'."
         )
     if pixels.ndim != 5 or tuple(pixels.shape[2:]) != view_shape or 0 in pixels.shape:
         expected = ", ".join(map(str, view_shape))
@@ -545,8 +598,17 @@ class FilaPreTrainedModel(PreTrainedModel):
 
     def post_init(self):
         super().post_init()
-        # FSDP takes this list for what it shards by itself, and refuses names that the model does not have.
+        # FSDP shards each of these as a unit, and rejects names of classes that the model does not contain.
         self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+
+    def _set_gradient_checkpointing(self, enable=True, *args, **kwargs):
+        """Called by transformers to switch checkpointing on or off. Adds timm's switch, as transformers' `TimmWrapperModel`
+        does."""
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        convnext = self.base_model.vision_tower.convnext
+        if convnext is not None:
+            convnext.set_grad_checkpointing(enable)  # block by block
+        self.train(self.training)  # the modes of frozen layers depend on it
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -563,7 +625,7 @@ class FilaPreTrainedModel(PreTrainedModel):
             window = module.weight.shape[-2:]
             init.copy_(module.weight, (identity / window.numel())[:, :, None, None].expand_as(module.weight))
             init.zeros_(module.bias)
-        # What the general rule leaves out of a timm ConvNeXt: layer scales, and norms with names of timm's own.
+        # Parts of a timm ConvNeXt that transformers does not initialise: layer scales, and norms that it does not recognise.
         elif kind == "ConvNeXtBlock" and module.gamma is not None:
             init.constant_(module.gamma, self.config.convnext_config.model_args.get("ls_init_value", 1e-6))
         elif kind.startswith("GlobalResponseNorm") and hasattr(module, "bias"):
@@ -590,11 +652,14 @@ class FilaModel(FilaPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def train(self, mode=True):
+        """Sets the mode of all parts but the frozen ones, which stay in eval mode. Call it again after freezing a part, or
+        after enabling checkpointing on a frozen sub-model alone."""
         super().train(mode)
-        _train_unless_frozen(self.language_model, mode)
+        if mode:
+            _eval_if_frozen(self.language_model)
         return self
 
-    # `output_hidden_states` stays out of the signature: `generate` takes what it finds there away from the decoder.
+    # `output_hidden_states` is not in the signature: `generate` would pass it here instead of to the decoder.
     @can_return_tuple
     def get_image_features(
         self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs
@@ -607,8 +672,7 @@ class FilaModel(FilaPreTrainedModel):
                 canvas in pieces; required unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
-            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states. Its attentions are never
-                returned.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states. Attentions are never returned.
 
         Returns:
             [`BaseModelOutputWithPooling`] whose `pooler_output` is a tuple of N tensors of shape
@@ -649,8 +713,8 @@ class FilaModel(FilaPreTrainedModel):
         if num_placeholders != num_features:
             raise ValueError(
                 f"Image features and image tokens do not match: the text has {num_placeholders} image tokens "
-                f"(id {self.config.image_token_id}), the images give {num_features} features. Was the text truncated, "
-                "or prepared with other images?"
+                f"(id {self.config.image_token_id}), the images give {num_features} features. Process text and images in one "
+                "call of the processor, and do not truncate the text."
             )
         return mask.unsqueeze(-1)
 
@@ -696,7 +760,6 @@ class FilaModel(FilaPreTrainedModel):
         elif self._must_touch_vision(cache):
             inputs_embeds = inputs_embeds + (0.0 * self._blank_image_features()).sum().to(inputs_embeds)
 
-        _train_unless_frozen(self.language_model, self.training)  # as in the hybrid encoder
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -714,9 +777,13 @@ class FilaModel(FilaPreTrainedModel):
         )
 
     def _must_touch_vision(self, cache):
-        """Whether a batch without images must still run the vision: where it is sharded, because other processes wait to
-        gather it (but for what continues a cache, which none of them does with images); in distributed training, where
-        they wait for its gradients; in stage 1, where the loss has no other gradient."""
+        """Whether a batch without images must still run the vision tower and the projector.
+
+        - Where they are sharded, other processes with images wait for this one to gather them. Steps that continue a cache
+          are exempt: no process has images there.
+        - In distributed training, other processes wait for their gradients.
+        - In training stage 1, the loss has no other gradient.
+        """
         if _is_sharded(self.vision_tower) or _is_sharded(self.multi_modal_projector):
             return cache is None or cache.get_seq_length() == 0
         if not (self.training and torch.is_grad_enabled()):
@@ -761,7 +828,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         self.lm_head = value
 
     def set_training_stage(self, stage):
-        """Freezes what a training stage of the article does not train. Frozen parts are in eval mode and stay there.
+        """Freezes what a training stage of the paper does not train. Frozen parts are in eval mode and stay there.
 
         Args:
             stage (`int`): 1 trains the fusion and the projector (with a low-resolution processor,
@@ -817,26 +884,26 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             image_grids (`torch.Tensor` of shape `(N, 2)`, *optional*): rows and columns of tiles.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 0 for padding.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): positions.
-            past_key_values (`Cache`, *optional*): of the decoder; `cache` is the same, and what transformers calls it from
-                5.24 on. The output has it under the name of the version in use.
+            past_key_values (`Cache`, *optional*): cache of the decoder. `cache` is the same argument under the name that it has
+                since transformers 5.24. The output uses the name of the installed version.
             inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*): in place of
                 `input_ids`.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): -100 is ignored.
             use_cache (`bool`, *optional*): whether to return the decoder's cache.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): compute only the last logits (0: all), or
                 those at these positions.
-            skip_logits (`bool`, *optional*): compute logits only where a label counts, and return none. With thousands of
-                visual tokens the others are most of the memory. By default `True` in training mode with `labels`, as in
-                Liger kernels.
+            skip_logits (`bool`, *optional*): compute the loss from the logits of counted labels only, and return no logits.
+                This saves most of the memory of the logits where there are thousands of visual tokens. By default `True` in
+                training mode with `labels`, as in Liger kernels.
             mm_encoder_outputs (`dict`, *optional*): `{"image": ...}` from [`~FilaModel.get_image_features`], in place of
                 `pixel_values`.
-            kwargs: handed to the decoder and to the loss (`num_items_in_batch`).
+            kwargs: passed to the decoder and to the loss (`num_items_in_batch`).
 
         Returns:
             [`FilaCausalLMOutputWithPast`]
 
         Raises:
-            ValueError: inputs that do not belong together; numbers of placeholders and visual tokens that differ.
+            ValueError: inputs that do not fit together, or a number of placeholders that is not that of the visual tokens.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -894,15 +961,15 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         if not is_first_iteration and use_cache:
-            # The images are in the cache already.
+            # The cache contains the images already.
             for key in IMAGE_INPUTS:
                 model_inputs.pop(key, None)
         return model_inputs
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        """Repeats the inputs for beams and `num_return_sequences`. Images are encoded once, and their features repeated
-        sample by sample: a prompt with images A and B needs A, B, A, B, where the general rule would make A, A, B, B.
-        (Newer releases of transformers do so themselves; then no `pixel_values` arrive here.)"""
+        """Repeats the inputs for beams and `num_return_sequences`. Images are encoded once, and their features are repeated
+        sample by sample: a prompt with images A and B needs A, B, A, B, where transformers would repeat them as A, A, B, B.
+        (Newer releases of transformers encode the images first, and no `pixel_values` arrive here.)"""
         image_outputs = None
         if expand_size > 1 and model_kwargs.get("pixel_values") is not None:
             images = {key: model_kwargs.pop(key, None) for key in IMAGE_INPUTS}

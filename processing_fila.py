@@ -23,29 +23,29 @@ class FilaProcessor(ProcessorMixin):
         image_token (`str`, *optional*, defaults to `"<image>"`): the placeholder, unless the tokenizer names its own.
 
     Raises:
-        ValueError: a tokenizer without the image token.
+        ValueError: the tokenizer does not have the image token.
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, image_token="<image>", **kwargs):
         self.image_token = getattr(tokenizer, "image_token", None) or image_token
         self.image_token_id = None if tokenizer is None else tokenizer.convert_tokens_to_ids(self.image_token)
-        # A token that the tokenizer does not know gets the id of its unknown token, or none.
+        # An unknown token gets the id of the tokenizer's unknown token, or none.
         if self.image_token_id is None or tokenizer.convert_ids_to_tokens(self.image_token_id) != self.image_token:
             raise ValueError(
-                f"FilaProcessor needs a tokenizer that knows {self.image_token!r} as one token. Add it with "
-                f"`tokenizer.add_special_tokens({{'additional_special_tokens': [{self.image_token!r}]}})`, resize the "
+                f"FilaProcessor needs a tokenizer that has {self.image_token!r} as one token. Add it with "
+                f"`tokenizer.add_special_tokens({{'additional_special_tokens': [{self.image_token!r}]}})`, then resize the "
                 "model's embeddings and set `image_token_id` in its config."
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if isinstance(images, (list, tuple)) and not _flatten(images):
-            images = None  # text-only, written as no images or as none for each prompt
+            images = None  # text only, given as an empty list or as an empty list for each prompt
         return super().prepare_inputs_layout(images=images, text=text, **kwargs)
 
     def validate_inputs(self, images=None, text=None, **kwargs):
         if isinstance(text, list) and not text:
-            raise ValueError("`text` is an empty list: there is nothing to process.")
+            raise ValueError("`text` is an empty list. Pass at least one prompt.")
         if isinstance(text, list) and all(isinstance(sample, str) for sample in text):
             self._check_image_counts(images, text)
         super().validate_inputs(images=images, text=text, **kwargs)
@@ -61,7 +61,7 @@ class FilaProcessor(ProcessorMixin):
         if is_nested and len(images) == len(text):
             counts = [len(_flatten(item)) for item in images]
         else:
-            # A flat list is dealt out in order; what is left over belongs to the last sample.
+            # A flat list is assigned in order. What is left counts for the last sample.
             remaining = len(make_flat_list_of_images(images)) if images is not None else 0
             counts = []
             for expected in placeholders:
@@ -71,9 +71,8 @@ class FilaProcessor(ProcessorMixin):
         for index, (expected, count) in enumerate(zip(placeholders, counts)):
             if expected != count:
                 raise ValueError(
-                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. Each "
-                    "image needs one placeholder (a chat template writes it for every image item), and each placeholder "
-                    "one image."
+                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. Write one "
+                    "placeholder for each image; a chat template writes one for each image item."
                 )
 
     def replace_image_token(self, image_inputs, image_idx, **images_kwargs):
@@ -100,12 +99,12 @@ class FilaProcessor(ProcessorMixin):
 
 
 class SequenceTooLongError(ValueError):
-    """A conversation of which nothing can be learnt within `max_length`."""
+    """Within `max_length`, a conversation leaves nothing to learn."""
 
 
 @dataclass
 class FilaDataCollator:
-    r"""Makes training batches of conversations: only what the assistant says is learnt.
+    r"""Makes training batches of conversations. Only the turns of the assistant are learnt.
 
     Works with the stock `Trainer` (with `remove_unused_columns=False`). An example is a dict with
 
@@ -117,8 +116,7 @@ class FilaDataCollator:
 
     Args:
         processor ([`FilaProcessor`]): its chat template must mark assistant turns with `{% generation %}`.
-        max_length (`int`, *optional*): longest sequence, in tokens. What is longer loses text at its end, never a part of
-            an image's tokens.
+        max_length (`int`, *optional*): longest sequence, in tokens. Longer ones lose text at their end, never image tokens.
     """
 
     processor: ProcessorMixin
@@ -131,11 +129,11 @@ class FilaDataCollator:
             what the image processor returns if there is any image.
 
         Raises:
-            ValueError: an example that [`~FilaDataCollator.encode`] refuses, or whose images and image items differ in
-                number; names its index in the batch.
+            ValueError: [`~FilaDataCollator.encode`] rejects an example, or its images and image items differ in number. The
+                message gives its index in the batch.
         """
         if not examples:
-            raise ValueError("The batch is empty: there is nothing to collate.")
+            raise ValueError("The batch is empty. Pass at least one example.")
         images_of = [_conversation_images(example, index) for index, example in enumerate(examples)]
         images = _flatten(images_of)
         inputs = self.processor.image_processor(images, return_tensors="pt") if images else {}
@@ -172,11 +170,11 @@ class FilaDataCollator:
 
         Raises:
             SequenceTooLongError: the images alone are longer than `max_length`, or no answer begins within it.
-            ValueError: placeholders and images differ in number, or nothing is to be learnt. The message of either has no
-                subject: what is wrong with "the example".
+            ValueError: placeholders and images differ in number, or there is nothing to learn.
+            Both messages begin with a verb ("has 2 images, but ..."): the caller puts the name of the example before it.
         """
         processor = self.processor
-        # Tokenized with one token for each image; expanding tokens keeps the assistant mask exact.
+        # Tokenized with one token for each image: expanding it afterwards keeps the assistant mask exact.
         encoded = processor.tokenizer.apply_chat_template(
             messages,
             chat_template=processor.chat_template,
@@ -201,15 +199,13 @@ class FilaDataCollator:
         repeats = [next(counts) if token == processor.image_token_id else 1 for token in token_ids]
         excess = 0 if self.max_length is None else sum(repeats) - self.max_length
         for position in reversed(range(len(token_ids))):
-            if excess <= 0:
-                break
-            if token_ids[position] != processor.image_token_id:
+            if excess > 0 and token_ids[position] != processor.image_token_id:
                 repeats[position] = 0
                 excess -= 1
         if excess > 0:
             raise SequenceTooLongError(
-                f"has images of {sum(repeats)} tokens, more than max_length={self.max_length}. Raise max_length, or leave "
-                "the example out."
+                f"has images of {sum(repeats)} tokens, more than max_length={self.max_length}. Raise max_length or leave the "
+                "example out."
             )
         input_ids, labels = [], []
         for token, learnt, count in zip(token_ids, is_learnt, repeats):
@@ -218,7 +214,7 @@ class FilaDataCollator:
         if all(label == -100 for label in labels):
             raise SequenceTooLongError(
                 f"has nothing left to learn when it is cut to max_length={self.max_length}: its first answer begins later. "
-                "Raise max_length, or leave the example out."
+                "Raise max_length or leave the example out."
             )
         return {"input_ids": input_ids, "labels": labels}
 
@@ -253,7 +249,7 @@ def _conversation_images(example, index):
     if num_missing or num_left:
         raise ValueError(
             f"Example {index} of the batch has {len(images)} image items in its messages, but "
-            f"{len(images) - num_missing + num_left} images. Each image needs one item, and each item one image."
+            f"{len(images) - num_missing + num_left} images. Give one image for each image item."
         )
     return images
 

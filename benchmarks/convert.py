@@ -5,7 +5,7 @@
     python benchmarks/convert.py --output benchmarks/results/convert.json
 
 The sources have the shapes of LLaMA-3-8B (bfloat16, in shards), CLIP ViT-L/14-336 and ConvNeXt-L (float32), and random
-contents; they are written tensor by tensor into a temporary folder and removed at the end. Every step runs once, in a
+contents; they are written shard by shard into a temporary folder and removed at the end. Every step runs once, in a
 process of its own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone,
 then the conversion with its verification, which reads sources and output again and runs both decoders. `convert_s` has
 the start of Python and its imports in it, which at the smaller presets is nearly all of it.
@@ -23,7 +23,9 @@ from pathlib import Path
 
 import timm
 import torch
-from common import make_parser, parse, report
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -34,9 +36,9 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from fila.convert_weights import Entry, SafetensorsFiles, write_weights
+from fila.benchmarks.harness import make_parser, parse, report
+from fila.common.layout import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # Between this process and the one that is measured: Linux counts the peak of the process that starts another as that
 # one's own, and this one has held the largest tensor of the sources.
 LAUNCHER = """
@@ -73,30 +75,36 @@ PRESETS = {
 }
 
 
-def make_reader(name, shape, dtype, block):
-    """A function that makes a tensor: near one for norms, small and random for the rest."""
-
-    def read():
-        if len(shape) == 1:
-            return torch.full(shape, 1.0 if "norm" in name and "weight" in name else 0.01, dtype=dtype)
-        count = torch.Size(shape).numel()
-        start = len(name) * 7919 % (len(block) // 2)  # another part of the block for another name
-        part = block[start:]
-        return part.repeat(-(-count // len(part)))[:count].view(shape).to(dtype)
-
-    return read
+def make_tensor(name, shape, dtype, block):
+    """A tensor near one for norms, small and random for the rest."""
+    if len(shape) == 1:
+        return torch.full(shape, 1.0 if "norm" in name and "weight" in name else 0.01, dtype=dtype)
+    start = len(name) * 7919 % (len(block) // 2)  # another part of the block for another name
+    part, count = block[start:], shape.numel()
+    return part.repeat(-(-count // len(part)))[:count].view(shape).to(dtype)
 
 
 def write_source(folder, model, dtype, max_shard_size):
-    """Writes a model on the meta device as a checkpoint of random contents, one tensor in memory at a time."""
+    """Writes a model on the meta device as a checkpoint of random contents, one shard in memory at a time."""
     folder.mkdir(parents=True)
     block = torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02
-    entries = {
-        name: Entry("source", make_reader(name, tuple(tensor.shape), dtype, block), tuple(tensor.shape), dtype, name)
-        for name, tensor in model.state_dict().items()
-        if tensor.is_floating_point()
-    }
-    write_weights(entries, folder, max_shard_size, verify=False)
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
+    for file_name, names in plan.filename_to_tensors.items():
+        shard = {name: make_tensor(name, tensors[name].shape, dtype, block) for name in names}
+        save_file(shard, folder / file_name, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def count_stored_parameters(folder):
+    """`int`: how many numbers the safetensors files of a folder hold."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as tensors:
+            total += sum(torch.Size(tensors.get_slice(name).get_shape()).numel() for name in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def write_sources(folder, preset):
@@ -165,9 +173,8 @@ def main(arguments=None):
                 output = folder / "output"
                 command = [sys.executable, ROOT / "convert_weights.py", *names, "--output", output, *extra]
                 seconds, peak = run(command)
-                specs = SafetensorsFiles(sorted(output.glob("*.safetensors"))).specs.values()
-                parameters = sum(torch.Size(spec.shape).numel() for spec in specs)
-                row = {"what": title, "batch": 1, "size": f"{size / 1e9:.2f} GB", "parameters": parameters}
+                row = {"what": title, "batch": 1, "size": f"{size / 1e9:.2f} GB"}
+                row |= {"parameters": count_stored_parameters(output)}
                 row |= {"output_gb": count_bytes(output) / 1e9, "cp_s": cp_s, "convert_s": seconds}
                 results.append(row | {"ratio": seconds / cp_s, "peak_gib": peak})
                 shutil.rmtree(output)

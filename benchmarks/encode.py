@@ -15,10 +15,18 @@ from copy import deepcopy
 from functools import partial
 
 import torch
-from common import DTYPES, count_parameters, make_image_inputs, make_parser, median_in_turn, parse, report
 from transformers import CLIPVisionModel
 
 from fila import FilaConfig, FilaForConditionalGeneration
+from fila.benchmarks.harness import (
+    count_parameters,
+    make_image_inputs,
+    make_parser,
+    median_in_turn,
+    parse,
+    report,
+)
+from fila.common.layout import DTYPES
 from fila.configuration_fila import FUSION_TYPES
 
 # The decoder is not measured.
@@ -35,7 +43,7 @@ TINY_TEXT = {
     "pad_token_id": None,
 }
 PRESETS = {
-    "article": {},
+    "paper": {},
     "small": {
         "vision_config": {
             "hidden_size": 64,
@@ -62,6 +70,8 @@ def measure(options):
     )
     encoder = FilaForConditionalGeneration(config).model.vision_tower.eval().to(options.device, dtype)
     inputs = make_image_inputs(config, batch, grid, options.device, dtype)
+    # As in the model's own forward pass, the check comes before the encoder.
+    inputs["image_sizes"], inputs["image_grids"] = encoder.check_inputs(**inputs)
     sides = {"fila": lambda: encoder(**inputs)}
 
     clip_config = type(config.vision_config)(**config.vision_config.to_dict())

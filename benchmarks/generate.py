@@ -8,41 +8,33 @@ which gets the same inputs_embeds.
 Prefill is the time to the first token. FILA gets the encoded image as `mm_encoder_outputs`, so that it compares the
 decoder part of both: embedding the text and placing the visual tokens are FILA's own. Decoding is the time from the
 first token to the last. A further call with the pixels counts the calls of the vision tower, of which there must be one.
-The vision branch is small because it is not timed, but the image has as many visual tokens as in the article.
+The vision branch is small because it is not timed, but the image has as many visual tokens as in the paper.
 """
 
 import statistics
 import time
 
 import torch
-from common import (
-    DTYPES,
+from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from fila import FilaConfig, FilaForConditionalGeneration
+from fila.benchmarks.harness import (
+    IMAGE_TOKEN_ID,
     SMALL_TEXT,
     SMOLLM2_TEXT,
     count_parameters,
     make_image_inputs,
     make_parser,
+    make_prompts,
     measure_in_turn,
     parse,
     report,
     synchronize,
 )
-from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+from fila.common.layout import DTYPES
 
-from fila import FilaConfig, FilaForConditionalGeneration
-
-IMAGE_TOKEN_ID = 3
 # The default decoder has the shape of SmolLM2-135M.
-PRESETS = {
-    "smollm2": {
-        "image_size": 336,
-        "text": SMOLLM2_TEXT,
-    },
-    "small": {
-        "image_size": 56,
-        "text": SMALL_TEXT,
-    },
-}
+PRESETS = {"smollm2": {"image_size": 336, "text": SMOLLM2_TEXT}, "small": {"image_size": 56, "text": SMALL_TEXT}}
 GOALS = {"prefill_ratio": "<= 1.02", "decode_ratio": ">= 0.98", "vision_calls": "1", "same_tokens": "True"}
 
 
@@ -62,7 +54,7 @@ class Clock(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def make_model(preset, device, dtype):
+def make_cheap_vision_model(preset, device, dtype):
     """A FILA with random weights and a vision branch of little cost."""
     text = {**PRESETS[preset]["text"], "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
     config = FilaConfig(
@@ -82,24 +74,13 @@ def make_model(preset, device, dtype):
     return FilaForConditionalGeneration(config).eval().to(device, dtype)
 
 
-def make_inputs(config, batch, grid, text_length, device, dtype):
-    """Prompts of one image, whose canvas it fills, and some text."""
-    rows, columns = grid
-    images = make_image_inputs(config, batch, grid, device, dtype)
-    visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
-    text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
-    input_ids = torch.cat([visual, text], dim=1).to(device)
-    return images, input_ids
-
-
 @torch.no_grad()
 def measure(options):
     """One row of the table."""
-    device, batch, new_tokens = options.device, options.batch_size, options.new_tokens
-    model = make_model(options.preset, device, DTYPES[options.dtype])
-    images, input_ids = make_inputs(
-        model.config, batch, tuple(options.grid), options.text_length, device, DTYPES[options.dtype]
-    )
+    device, batch, new_tokens, grid = options.device, options.batch_size, options.new_tokens, tuple(options.grid)
+    model = make_cheap_vision_model(options.preset, device, DTYPES[options.dtype])
+    images = make_image_inputs(model.config, batch, grid, device, DTYPES[options.dtype])
+    input_ids = make_prompts(model.config, batch, grid, options.text_length).to(device)
     # The same modules, not copies: no side has the better memory.
     stock = LlamaForCausalLM(model.config.text_config).eval()
     stock.model, stock.lm_head = model.model.language_model, model.lm_head

@@ -12,16 +12,16 @@ the plain way: torchvision's resize of a contiguous image, padding, cutting, tra
 import numpy as np
 import PIL.Image
 import torch
-from common import make_parser, median_in_turn, parse, report
 from torchvision.transforms.v2 import functional as tvF
 from transformers import LlavaNextImageProcessor
 from transformers.image_processing_utils import get_patch_output_size
 
 from fila import FilaImageProcessor
+from fila.benchmarks.harness import make_parser, median_in_turn, parse, report
 
 # (width, height) of the images, and batch sizes.
 PRESETS = {
-    "article": ([(640, 480), (1024, 768), (1920, 1080), (3000, 2000)], [1, 8]),
+    "paper": ([(640, 480), (1024, 768), (1920, 1080), (3000, 2000)], [1, 8]),
     "small": ([(640, 480)], [1]),
 }
 GOALS = {"ratio": "<= 1.0", "identical": "True"}

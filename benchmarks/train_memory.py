@@ -14,8 +14,8 @@ temporaries. Parameters and inputs are not in it; `peak_with_parameters` adds th
 `torch.cuda.max_memory_allocated`; on the CPU every allocation and release that torch's profiler records, added up.
 What a library allocates for itself, as oneDNN does, is in neither.
 
-Two models: "smollm2" is the article's vision branch (ViT-L/14-336, ConvNeXt-T) at its real size over a decoder of the
-shape of SmolLM2-135M. "eighth" has the depths, head sizes and tokens of the article's model (with LLaMA-3-8B) and an
+Two models: "smollm2" is the paper's vision branch (ViT-L/14-336, ConvNeXt-T) at its real size over a decoder of the
+shape of SmolLM2-135M. "eighth" has the depths, head sizes and tokens of the paper's model (with LLaMA-3-8B) and an
 eighth of all its widths and of its vocabulary. There activations shrink with the width and gradients with its square, so
 one image stands for eight, and most of what stage 1 holds is the activations of the frozen decoder, through which the
 gradient passes.
@@ -27,10 +27,21 @@ import tempfile
 from pathlib import Path
 
 import torch
-from common import DTYPES, SMALL_TEXT, SMOLLM2_TEXT, count_parameters, make_image_inputs, make_parser, parse, report
 from torch.profiler import ProfilerActivity, profile
 
 from fila import FilaConfig, FilaForConditionalGeneration
+from fila.benchmarks.harness import (
+    IMAGE_TOKEN_ID,
+    SMALL_TEXT,
+    SMOLLM2_TEXT,
+    count_parameters,
+    make_image_inputs,
+    make_parser,
+    make_prompts,
+    parse,
+    report,
+)
+from fila.common.layout import DTYPES
 
 PRESETS = {
     "smollm2": {
@@ -78,11 +89,10 @@ PRESETS = {
     },
 }
 GOALS = {"ratio (plain)": "<= 0.45", "ratio (vit checkpointed)": "<= 0.27"}
-IMAGE_TOKEN_ID = 3
 MIB = 2**20
 
 
-def make_model(preset, device, dtype):
+def make_training_model(preset, device, dtype):
     sizes = PRESETS[preset]
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
     config = FilaConfig(
@@ -95,12 +105,9 @@ def make_model(preset, device, dtype):
     return FilaForConditionalGeneration(config).to(device, dtype)
 
 
-def make_inputs(config, batch, grid, text_length, device, dtype):
+def make_training_batch(config, batch, grid, text_length, device, dtype):
     """Samples of one image and text, of which the second half is learnt."""
-    rows, columns = grid
-    visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
-    text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
-    input_ids = torch.cat([visual, text], dim=1)
+    input_ids = make_prompts(config, batch, grid, text_length)
     labels = input_ids.clone()
     labels[:, : -(text_length // 2)] = -100
     return {
@@ -137,8 +144,8 @@ def measure(options, stage, checkpoint_vit):
     """Memory of one step in a fresh model."""
     dtype = DTYPES[options.dtype]
     torch.manual_seed(0)
-    model = make_model(options.preset, options.device, dtype)
-    inputs = make_inputs(
+    model = make_training_model(options.preset, options.device, dtype)
+    inputs = make_training_batch(
         model.config, options.batch_size, tuple(options.grid), options.text_length, options.device, dtype
     )
     if checkpoint_vit:

@@ -16,11 +16,13 @@ two sides take turns.
 """
 
 import torch
-from common import DTYPES, count_parameters, make_parser, median_in_turn, parse, report
-from train_memory import IMAGE_TOKEN_ID, MIB, PRESETS, make_inputs, make_model, peak_bytes
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
-# FILA does more: it runs a ConvNeXt as well. The bounds are what that may cost where the ViT is the article's.
+from fila.benchmarks.harness import IMAGE_TOKEN_ID, count_parameters, make_parser, median_in_turn, parse, report
+from fila.benchmarks.train_memory import MIB, PRESETS, make_training_batch, make_training_model, peak_bytes
+from fila.common.layout import DTYPES
+
+# FILA does more: it runs a ConvNeXt as well. The bounds are what that may cost where the ViT is the paper's.
 GOALS = {"speed_ratio (stage 2)": ">= 0.7", "memory_ratio (stage 2)": "<= 1.4"}
 
 
@@ -74,9 +76,9 @@ def measure(options, stage):
     grid = tuple(options.stage1_grid if stage == 1 else options.stage2_grid)
     dtype, batch = DTYPES[options.dtype], options.batch_size
     torch.manual_seed(0)
-    model = make_model(options.preset, options.device, dtype).train()
+    model = make_training_model(options.preset, options.device, dtype).train()
     model.set_training_stage(stage)
-    inputs = make_inputs(model.config, batch, grid, options.text_length, options.device, dtype)
+    inputs = make_training_batch(model.config, batch, grid, options.text_length, options.device, dtype)
     peer = make_peer(model.config, grid, options.device, dtype).train()
     if stage == 1:
         peer.requires_grad_(False)

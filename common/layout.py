@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from fila.configuration_fila import CANVASES
+
 ROOT = Path(__file__).resolve().parent.parent
 # The code that travels with a model folder.
 REMOTE_CODE_FILES = (
@@ -20,9 +22,6 @@ CONVNEXT_PREFIX = "model.vision_tower.convnext."
 FUSION_PREFIX = "model.vision_tower.fusion."
 PROJECTOR_PREFIX = "model.multi_modal_projector."
 TEXT_PREFIX = "model.language_model."
-
-# The paper's five canvases, in rows and columns of tiles.
-CANVASES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 

@@ -7,7 +7,7 @@ from fila import FilaConfig, FilaConvNextConfig
 from helpers import tiny_config
 
 
-def test_defaults_are_the_model_of_the_article():
+def test_defaults_are_the_model_of_the_paper():
     config = FilaConfig()
     vision, text = config.vision_config, config.text_config
     assert (vision.hidden_size, vision.num_hidden_layers, vision.image_size, vision.patch_size) == (1024, 24, 336, 14)
@@ -16,7 +16,7 @@ def test_defaults_are_the_model_of_the_article():
     assert (config.grid_size, config.high_res_image_size, config.num_vision_layers) == (24, 768, 23)
 
 
-def test_default_convnext_has_the_stage_widths_of_the_article():
+def test_default_convnext_has_the_stage_widths_of_the_paper():
     timm = pytest.importorskip("timm")
     convnext = timm.create_model(FilaConfig().convnext_config.architecture, pretrained=False)
     assert [stage["num_chs"] for stage in convnext.feature_info] == [96, 192, 384, 768]
@@ -64,7 +64,7 @@ def test_text_config_may_be_any_causal_decoder():
         ({"fusion_layers": [6, 2, 12, 20]}, "fusion_layers.*increasing"),
         ({"fusion_layers": [0, 2, 12, 20]}, "fusion_layers.*counted from 1"),
         ({"fusion_layers": [2, 6, 12, 24]}, "fusion_layers.*at most 23"),
-        ({"fusion_layers": 2}, "fusion_layers=2 is not a list"),
+        ({"fusion_layers": 2}, "fusion_layers=2 must be a list"),
         ({"fusion_layers": ["2", "6", "12", "20"]}, "fusion_layers"),
         ({"vision_feature_layer": 0}, "vision_feature_layer=0.*1 to 24"),
         ({"vision_feature_layer": -25}, "vision_feature_layer=-25"),

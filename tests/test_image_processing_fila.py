@@ -11,6 +11,7 @@ from transformers import LlavaNextImageProcessor
 from transformers.image_processing_utils import get_patch_output_size
 
 from fila import FilaImageProcessor
+from fila.common.layout import image_grid_pinpoints
 from fila.configuration_fila import get_content_box
 from helpers import GRIDS, random_image, tiny_image_processor, tiny_model
 
@@ -82,7 +83,12 @@ def test_counting_methods_agree_with_the_tensors(sizes):
         assert not inputs["high_res_pixel_values"][index, count:].any()
 
 
-def test_every_canvas_of_the_article_is_chosen_for_an_image_that_fits_it():
+def test_default_canvases_are_those_of_the_paper():
+    canvases = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    assert FilaImageProcessor().image_grid_pinpoints == canvases == image_grid_pinpoints(336)
+
+
+def test_every_canvas_of_the_paper_is_chosen_for_an_image_that_fits_it():
     processor = FilaImageProcessor()
     assert [processor.get_image_grid(336 * rows, 336 * columns) for rows, columns in GRIDS] == GRIDS
 
@@ -128,7 +134,7 @@ def test_pil_modes_give_what_llava_next_gives(mode):
         PIL.Image.fromarray(np.array(image.convert("L")).astype(np.uint16)) if mode == "I;16" else image.convert(mode)
     )
     assert image.mode == mode
-    pinpoints = [[rows * 56, columns * 56] for rows, columns in GRIDS]
+    pinpoints = image_grid_pinpoints(56)
     peer = LlavaNextImageProcessor(
         size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, image_grid_pinpoints=pinpoints
     )
@@ -238,7 +244,7 @@ def test_bad_image_error_names_its_place_in_the_batch(bad, message):
 
 @pytest.mark.parametrize("images", [[], [[]], np.zeros((0, 9, 9, 3), np.uint8)])
 def test_no_image_at_all_is_an_error(images):
-    with pytest.raises(ValueError, match="no images to preprocess"):
+    with pytest.raises(ValueError, match="list of images is empty"):
         tiny_image_processor()(images)
 
 
@@ -272,9 +278,9 @@ def test_truncated_file_error_names_its_place_in_the_batch(tmp_path):
         ({"do_center_crop": True, "crop_size": 56}, "do_center_crop=True"),
         ({"size": {"height": 56, "width": 112}}, "square tiles"),
         ({"size": 57}, "multiple of patch_size"),
-        ({"image_grid_pinpoints": [[56, 100]]}, r"\[\[56, 100\]\].*multiple of the tile size 56"),
+        ({"image_grid_pinpoints": [[56, 100]]}, r"\[\[56, 100\]\].*multiples of the tile size 56"),
         ({"image_grid_pinpoints": []}, "image_grid_pinpoints"),
-        ({"high_res_image_mean": [0.5, 0.5]}, r"\[0.5, 0.5\].*3 channels"),
+        ({"high_res_image_mean": [0.5, 0.5]}, r"\[0.5, 0.5\].*one number or 3"),
     ],
 )
 def test_arguments_that_contradict_the_geometry_are_refused(arguments, message):

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import CLIPVisionModel, LlamaForCausalLM, Trainer, TrainingArguments
 
 from fila import FilaConfig, FilaDataCollator, FilaForConditionalGeneration
-from fila.modeling_fila import CACHE, _area_weights
+from fila.modeling_fila import FilaStageAlign
 from helpers import (
     FUSION_TYPES,
     GRIDS,
@@ -69,6 +70,33 @@ def gradients(model):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def cache_of(outputs):
+    """The decoder's cache, under the name that the version of transformers in use gives it."""
+    return outputs["cache" if "cache" in outputs else "past_key_values"]
+
+
+def modes_and_flags(model):
+    """For each module whether it trains and whether it checkpoints, by transformers' flag and by timm's."""
+    flags = ("training", "gradient_checkpointing", "grad_checkpointing")
+    return {name: [getattr(module, flag, None) for flag in flags] for name, module in model.named_modules()}
+
+
+class CountDeviceReads(TorchFunctionMode):
+    """Counts the calls that hand the values of a tensor to Python, for which the CPU waits on a GPU."""
+
+    NAMES = {"tolist", "item", "cpu", "numpy", "nonzero", "argwhere", "equal", "allclose", "is_nonzero"}
+    NAMES |= {"__bool__", "__int__", "__float__", "__index__", "__array__", "unique", "masked_select"}
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in self.NAMES:
+            self.calls.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
 @contextmanager
 def count_saved_tensors(module, method):
     """Counts the tensors that autograd saves while `module.method` runs."""
@@ -100,7 +128,7 @@ def test_fresh_model_with_clip_weights_gives_clips_hidden_states_exactly(fusion_
     assert not missing
     inputs = tiny_image_processor()([random_image(100, 90), random_image(50, 150)], return_tensors="pt")
     with torch.no_grad():
-        actual = model.model.vision_tower(**inputs, output_hidden_states=True).hidden_states
+        actual = model.get_image_features(**inputs, output_hidden_states=True).hidden_states
         views = torch.cat([inputs["pixel_values"][0], inputs["pixel_values"][1, :4]])
         expected = clip(views, output_hidden_states=True).hidden_states
     assert len(actual) == model.config.num_vision_layers + 1 == 6
@@ -108,15 +136,23 @@ def test_fresh_model_with_clip_weights_gives_clips_hidden_states_exactly(fusion_
 
 
 @settings(max_examples=50, deadline=None)
-@given(cells=st.integers(1, 40), outputs=st.integers(1, 40), data=st.data())
-def test_area_weights_average_and_keep_linear_ramps(cells, outputs, data):
-    start = data.draw(st.floats(0, cells - 0.5))
-    length = data.draw(st.floats(0.25, cells - start))
-    weights = _area_weights(start, length, cells, outputs)
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(outputs, dtype=torch.float64))
-    assert (weights >= 0).all()
-    centres = start + length * (torch.arange(outputs) + 0.5) / outputs
-    assert (weights @ (torch.arange(cells).double() + 0.5) - centres).abs().max() <= 0.5
+@given(grid=st.sampled_from(GRIDS), side=st.integers(1, 12), data=st.data())
+def test_global_view_averages_the_content_of_the_canvas_and_keeps_linear_ramps(grid, side, data):
+    align = FilaStageAlign(channels=1, stage_cells=1, cells=1, fusion_align="interpolate").double()
+    size = torch.tensor(grid) * side
+    start = [data.draw(st.floats(0, int(cells) - 0.5)) for cells in size]
+    length = [data.draw(st.floats(0.25, int(cells) - edge)) for cells, edge in zip(size, start)]
+    middles = [torch.arange(int(cells), dtype=torch.float64) + 0.5 for cells in size]
+    ramp_y, ramp_x = (ramp.contiguous() for ramp in torch.meshgrid(*middles, indexing="ij"))
+    stage_maps = torch.stack([torch.ones_like(ramp_y), ramp_y, ramp_x])[:, None]
+    global_view = align(stage_maps, grid, [(*start, *length)] * 3)[:, 0, :, 0, 0].view(3, side, side)
+    torch.testing.assert_close(global_view[0], torch.ones(side, side, dtype=torch.float64))
+    for axis, averaged in enumerate((global_view[1], global_view[2].T)):
+        centres = start[axis] + length[axis] * (torch.arange(side) + 0.5) / side
+        assert (averaged - centres[:, None]).abs().max() <= 0.5
+    one_cell = torch.zeros_like(stage_maps[:1])
+    one_cell[0, 0, int(size[0]) // 2, int(size[1]) // 2] = 1
+    assert (align(one_cell, grid, [(*start, *length)]) >= 0).all()
 
 
 @pytest.mark.parametrize("fusion_align", ["conv", "interpolate"])
@@ -146,7 +182,7 @@ def test_dot_changes_most_the_token_that_covers_it(fusion_type, fusion_align, gr
         # The ViT sees the blank image both times: what differs has come through the ConvNeXt.
         inputs["pixel_values"][1] = inputs["pixel_values"][0]
         with torch.no_grad():
-            tokens = model.model.vision_tower(**inputs).last_hidden_state[:, 1:].unflatten(0, (2, -1))
+            tokens = model.get_image_features(**inputs).last_hidden_state[:, 1:].unflatten(0, (2, -1))
         change = (tokens[1] - tokens[0]).norm(dim=-1).view(-1, grid_size, grid_size)
 
         row, column = divmod(int(change[0].argmax()), grid_size)
@@ -325,6 +361,63 @@ def test_gradient_checkpointing_reaches_the_convnext(training_batch, fusion_type
             model(**training_batch).loss.backward()
         saved_counts.append(len(saved))
     assert saved_counts[1] < 0.7 * saved_counts[0]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("part", ["model", "model.vision_tower.vit", "model.language_model"])
+def test_gradient_checkpointing_can_be_switched_on_and_off_in_a_sub_model(training_batch, part, stage):
+    model = tiny_model()
+    model.set_training_stage(stage)
+    runs = []  # of a module in each layer that a gradient passes: a layer that checkpoints runs again in the backward pass
+    layers = [*model.model.vision_tower.vit.layers[1:], *model.model.language_model.layers]
+    for layer in layers:
+        layer.mlp.register_forward_pre_hook(lambda module, *_: runs.append(module))
+    in_part = set(model.get_submodule(part).modules())
+    for is_on in (True, False):
+        switch = "gradient_checkpointing_enable" if is_on else "gradient_checkpointing_disable"
+        getattr(model.get_submodule(part), switch)()
+        model.train()
+        runs.clear()
+        model(**training_batch).loss.backward()
+        assert [runs.count(layer.mlp) for layer in layers] == [
+            2 if is_on and layer in in_part else 1 for layer in layers
+        ]
+
+
+@pytest.mark.parametrize("fusion_type", ["none", "cvfm"])
+@pytest.mark.parametrize("checkpointing", ["off", "before train()", "after train()"])
+@pytest.mark.parametrize("stage", [None, 1, 2])
+@pytest.mark.parametrize("mode", [True, False])
+def test_forward_changes_no_mode_and_no_flag(training_batch, fusion_type, checkpointing, stage, mode):
+    model = tiny_model(fusion_type)
+    if stage is not None:
+        model.set_training_stage(stage)
+    if checkpointing == "before train()":
+        model.gradient_checkpointing_enable()
+    model.train(mode)
+    if checkpointing == "after train()":
+        model.gradient_checkpointing_enable()
+    before = modes_and_flags(model)
+    model(**training_batch).loss.backward()
+    assert modes_and_flags(model) == before
+    # And they are what they must be: `train()` has nothing left to do.
+    model.train(mode)
+    assert modes_and_flags(model) == before
+
+
+def test_forward_reads_from_the_device_equally_often_for_any_number_of_images():
+    model, counts = tiny_model(), []
+    shapes = [(56, 112), (150, 60)]  # on 1x2 and 3x1 tiles, so that the first has absent views
+    for repeats in (1, 5):
+        images = [random_image(*shape) for shape in shapes] * repeats
+        inputs = tiny_image_processor()(images, return_tensors="pt")
+        tokens = int(sum(1 + rows * columns for rows, columns in inputs["image_grids"].tolist())) * 16
+        with torch.no_grad(), CountDeviceReads() as reads:
+            model(input_ids=torch.full((1, tokens), 3), **inputs, logits_to_keep=1)
+        counts.append(reads.calls)
+    assert counts[0] == counts[1]
+    # The sizes, the grids, the absent views and the number of placeholders.
+    assert sorted(counts[0]) == ["__int__", "tolist", "tolist", "tolist"]
 
 
 @pytest.mark.parametrize("fusion_type", FUSION_TYPES)
@@ -531,7 +624,7 @@ def test_cache_continues_under_its_old_and_its_new_name(batch, name):
     mask = nn.functional.pad(batch["attention_mask"], (0, 1), value=1)
     positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
     with torch.no_grad():
-        cache = model(**batch, position_ids=positions[:, :-1], use_cache=True)[CACHE]
+        cache = cache_of(model(**batch, position_ids=positions[:, :-1], use_cache=True))
         length = cache.get_seq_length()
         step = {"input_ids": token, "attention_mask": mask, "position_ids": positions[:, -1:]}
         logits = model(**step, **{name: cache}).logits
@@ -560,9 +653,9 @@ def test_one_decoding_step_compiles_without_graph_breaks(batch):
         mask = nn.functional.pad(batch["attention_mask"], (0, 1), value=1)
         step = {"input_ids": token, "attention_mask": mask, "position_ids": mask.sum(dim=-1, keepdim=True) - 1}
         compiled = torch.compile(model.forward, backend="aot_eager", fullgraph=True)
-        cache, same_cache = (output[CACHE] for output in (prefill, model(**batch, use_cache=True)))
-        actual = compiled(**step, **{CACHE: cache}).logits
-        expected = model(**step, **{CACHE: same_cache}).logits
+        cache, same_cache = (cache_of(output) for output in (prefill, model(**batch, use_cache=True)))
+        actual = compiled(**step, past_key_values=cache).logits
+        expected = model(**step, past_key_values=same_cache).logits
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -767,7 +860,7 @@ def test_convnext_gives_timms_own_features():
 
 @pytest.mark.parametrize("fusion_type", FUSION_TYPES)
 def test_parameter_names_and_shapes_are_those_of_the_golden_file(fusion_type):
-    """The article's model, on the meta device. Names may not change without a converter: checkpoints depend on them."""
+    """The paper's model, on the meta device. Names may not change without a converter: checkpoints depend on them."""
     with torch.device("meta"):
         model = FilaForConditionalGeneration(FilaConfig(fusion_type=fusion_type))
     actual = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -778,7 +871,8 @@ def test_parameter_names_and_shapes_are_those_of_the_golden_file(fusion_type):
 
 @pytest.mark.slow
 def test_text_only_batch_in_distributed_training_touches_every_vision_parameter():
-    """Two processes under DDP, which waits for each parameter: one has images, the other only text."""
+    """Two processes, one with images on two canvases, the other with text only: DDP waits for the gradient of each parameter,
+    FSDP for each call of a sharded part."""
     script = Path(__file__).parent / "distributed_step.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

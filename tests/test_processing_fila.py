@@ -191,7 +191,7 @@ def test_collator_checks_what_the_chat_template_rendered():
 
 
 def test_tokenizer_without_the_image_token_is_refused(processor):
-    with pytest.raises(ValueError, match="knows '<picture>' as one token"):
+    with pytest.raises(ValueError, match="has '<picture>' as one token"):
         tokenizer = copy.deepcopy(processor.tokenizer)
         tokenizer.image_token = "<picture>"
         FilaProcessor(processor.image_processor, tokenizer)
@@ -228,7 +228,7 @@ def test_collator_error_names_the_example(processor, example, message):
         FilaDataCollator(processor)([{"messages": chat("Hi", answer="Hello")}, example])
 
 
-def test_default_checkpoint_processor_uses_the_canvases_of_the_article():
+def test_default_checkpoint_processor_uses_the_canvases_of_the_paper():
     processor = FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
     grids = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
     for image_processor, size in ((processor.image_processor, 112), (FilaImageProcessor(), 336)):

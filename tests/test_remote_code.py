@@ -10,17 +10,9 @@ import sys
 
 import pytest
 
-from helpers import ROOT
+from fila.common.layout import REMOTE_CODE_FILES, ROOT
 
-HUB_FILES = [
-    "*.json",
-    "*.safetensors",
-    "*.jinja",
-    "configuration_fila.py",
-    "image_processing_fila.py",
-    "processing_fila.py",
-    "modeling_fila.py",
-]
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", *REMOTE_CODE_FILES]
 
 LOAD = """
 import sys
@@ -30,31 +22,34 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-name, remote = sys.argv[1], {"trust_remote_code": True}
-config = AutoConfig.from_pretrained(name, **remote)
-image_processor = AutoImageProcessor.from_pretrained(name, **remote)
-processor = AutoProcessor.from_pretrained(name, **remote)
-model = AutoModel.from_pretrained(name, dtype="float32", **remote).eval()
-again = AutoModelForImageTextToText.from_pretrained(name, dtype="float32", **remote).eval()
-assert config.model_type == "fila" and type(model).__name__ == type(again).__name__ == "FilaForConditionalGeneration"
-assert type(processor).__name__ == "FilaProcessor"
-assert type(image_processor).__name__ == type(processor.image_processor).__name__ == "FilaImageProcessor"
-assert type(model).__module__.startswith("transformers_modules.")
-assert "fila" not in sys.modules
-
+remote = {"trust_remote_code": True}
 image = Image.radial_gradient("L").convert("RGB").resize((500, 200))
 chat = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Read <image>."}]}]
 options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-inputs = processor.apply_chat_template(chat, **options)
+
+def load(name):
+    config = AutoConfig.from_pretrained(name, **remote)
+    image_processor = AutoImageProcessor.from_pretrained(name, **remote)
+    processor = AutoProcessor.from_pretrained(name, **remote)
+    model = AutoModel.from_pretrained(name, dtype="float32", **remote).eval()
+    again = AutoModelForImageTextToText.from_pretrained(name, dtype="float32", **remote).eval()
+    assert config.model_type == "fila" and type(model).__name__ == type(again).__name__ == "FilaForConditionalGeneration"
+    assert type(processor).__name__ == "FilaProcessor"
+    assert type(image_processor).__name__ == type(processor.image_processor).__name__ == "FilaImageProcessor"
+    assert type(model).__module__.startswith("transformers_modules.")
+    assert "fila" not in sys.modules
+    inputs = processor.apply_chat_template(chat, **options)
+    with torch.no_grad():
+        logits = model(**inputs, logits_to_keep=8).logits
+        assert torch.equal(logits, again(**inputs, logits_to_keep=8).logits)
+    return processor, model, inputs, logits
 """
 
 LOAD_AND_SAVE = (
     LOAD
     + """
-target = sys.argv[2]
-with torch.no_grad():
-    logits = model(**inputs, logits_to_keep=8).logits
-    assert torch.equal(logits, again(**inputs, logits_to_keep=8).logits)
+source, target = sys.argv[1:]
+processor, model, inputs, logits = load(source)
 model.save_pretrained(target)
 processor.save_pretrained(target)
 torch.save(logits, target + "/expected.pt")
@@ -64,13 +59,15 @@ torch.save(logits, target + "/expected.pt")
 LOAD_AND_COMPARE = (
     LOAD
     + """
-with torch.no_grad():
-    logits = model(**inputs, logits_to_keep=8).logits
-assert torch.equal(logits, torch.load(name + "/expected.pt"))
-pipe = pipeline("image-text-to-text", model=name, dtype="float32", **remote)
+saved, checkout = sys.argv[1:]
+processor, model, inputs, logits = load(saved)
+expected = torch.load(saved + "/expected.pt")
+assert torch.equal(logits, expected)
+pipe = pipeline("image-text-to-text", model=saved, dtype="float32", **remote)
 answer = pipe(text=chat, max_new_tokens=3, return_full_text=False)[0]["generated_text"]
 ids = model.generate(**inputs, max_new_tokens=3, do_sample=False)[0, inputs["input_ids"].shape[1] :]
 assert answer == processor.decode(ids, skip_special_tokens=True), answer
+assert torch.equal(load(checkout)[-1], expected)  # the clone itself is a model folder
 """
 )
 
@@ -87,7 +84,7 @@ def run_elsewhere(code, tmp_path, *arguments):
 
 
 @pytest.mark.slow
-def test_hub_files_alone_load_save_and_load_again_from_elsewhere(tmp_path):
+def test_hub_files_alone_load_save_and_load_again_from_elsewhere_as_the_checkout_does(tmp_path):
     hub_folder, saved = tmp_path / "downloaded-fila", tmp_path / "saved"
     hub_folder.mkdir()
     for pattern in HUB_FILES:
@@ -96,15 +93,10 @@ def test_hub_files_alone_load_save_and_load_again_from_elsewhere(tmp_path):
     run_elsewhere(LOAD_AND_SAVE, tmp_path, hub_folder, saved)
     shutil.rmtree(hub_folder)
     shutil.rmtree(tmp_path / "cache")
-    run_elsewhere(LOAD_AND_COMPARE, tmp_path, saved)
+    run_elsewhere(LOAD_AND_COMPARE, tmp_path, saved, ROOT)
 
 
-@pytest.mark.slow
-def test_checkout_itself_is_a_model_folder(tmp_path):
-    run_elsewhere(LOAD, tmp_path, ROOT)
-
-
-@pytest.mark.parametrize("name", [name for name in HUB_FILES if name.endswith(".py")])
+@pytest.mark.parametrize("name", REMOTE_CODE_FILES)
 def test_hub_file_depends_on_nothing_optional(name):
     """Remote code must load wherever its few requirements are installed: imports in functions count too."""
     required = {"transformers", "torch", "torchvision", "timm", "PIL", "numpy"} | set(sys.stdlib_module_names)

@@ -2,28 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smoke tests of the benchmarks at their smallest sizes. They check what is reported, never a time."""
 
+import importlib
 import json
-import runpy
+import re
 import sys
 
 import pytest
 import torch
 
-from helpers import ROOT
+from fila.benchmarks.convert import run as run_and_measure
+from fila.benchmarks.train_memory import peak_bytes
+from fila.common.layout import ROOT
 
 SETTINGS = {"torch", "transformers", "device", "processor", "threads", "dtype", "preset", "repeats"}
 ALWAYS = {"batch", "size", "parameters"}
 
 
 @pytest.fixture
-def run_benchmark(tmp_path, monkeypatch):
+def run_benchmark(tmp_path):
     """A function that runs a script as the command line does and returns the results it wrote."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     num_threads = torch.get_num_threads()
 
     def run(name, *options):
         output = tmp_path / f"{name}.json"
-        main = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name=name)["main"]
+        main = importlib.import_module(f"fila.benchmarks.{name}").main
         main(["--preset", "small", "--output", str(output), *options])
         assert [path.name for path in tmp_path.iterdir()] == [output.name]
         content = json.loads(output.read_text())
@@ -35,7 +37,6 @@ def run_benchmark(tmp_path, monkeypatch):
 
     yield run
     torch.set_num_threads(num_threads)
-    sys.modules.pop("common", None)
 
 
 def test_preprocess_reports_identical_outputs(run_benchmark):
@@ -69,9 +70,7 @@ def test_train_memory_counts_gradients_of_what_is_trained(run_benchmark):
         assert row["ratio"] == pytest.approx(row["peak_mib"] / plain["peak_mib"])
 
 
-def test_train_memory_counts_exactly_on_the_cpu(run_benchmark):
-    peak_bytes = runpy.run_path(str(ROOT / "benchmarks" / "train_memory.py"), run_name="train_memory")["peak_bytes"]
-
+def test_train_memory_counts_exactly_on_the_cpu():
     def step():
         first = torch.empty(1000, dtype=torch.uint8)
         second = torch.empty(500, dtype=torch.uint8)
@@ -99,17 +98,14 @@ def test_train_step_gives_both_sides_the_same_tiles_and_text(run_benchmark):
     assert parameters < states[0] < 1.5 * parameters
 
 
-def test_convert_measures_the_memory_of_the_command_alone(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    run = runpy.run_path(str(ROOT / "benchmarks" / "convert.py"), run_name="convert")["run"]
+def test_convert_measures_the_memory_of_the_command_alone():
     bytearray(b"x") * 2**28  # a peak of this process, which the kernel would hand to a child
-    _, idle = run([sys.executable, "-S", "-c", "pass"])
-    _, busy = run([sys.executable, "-S", "-c", "bytearray(b'x') * 2**28"])
-    sys.modules.pop("common", None)
+    _, idle = run_and_measure([sys.executable, "-S", "-c", "pass"])
+    _, busy = run_and_measure([sys.executable, "-S", "-c", "bytearray(b'x') * 2**28"])
     assert idle < 0.1
     assert 0.25 < busy < 0.35
     with pytest.raises(RuntimeError, match="out of luck"):
-        run([sys.executable, "-c", "raise SystemExit('out of luck')"])
+        run_and_measure([sys.executable, "-c", "raise SystemExit('out of luck')"])
 
 
 @pytest.mark.slow
@@ -122,3 +118,66 @@ def test_convert_keeps_its_memory_at_a_fiftieth_of_the_size(run_benchmark):
         assert row["parameters"] == plain["parameters"]
         assert row["output_gb"] > 2 * row["parameters"] / 1e9 > 0.25  # every tensor is there, in bfloat16
         assert 0.1 < row["peak_gib"] < 2.8
+
+
+def numbers_in(content):
+    """All numbers of a JSON document."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        return [number for item in content for number in numbers_in(item)]
+    return [content] if isinstance(content, (int, float)) and not isinstance(content, bool) else []
+
+
+def readme_rows():
+    """The rows of the tables in README.md that name a result file, as dicts of cells."""
+    header, rows = None, []
+    for line in (ROOT / "benchmarks" / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
+        if cells is None or header is None:
+            header = cells
+        elif "file" in header and (name := re.search(r"\((results/.+\.json)\)", line)):
+            rows.append(dict(zip(header, cells)) | {"file": name.group(1)})
+    return rows
+
+
+def test_readme_gives_the_figures_of_the_result_files():
+    rows = readme_rows()
+    files = {f"results/{path.name}" for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    for table in ("measured", "command"):
+        assert files == {row["file"] for row in rows if table in row}
+    for row in rows:
+        content = json.loads((ROOT / "benchmarks" / row["file"]).read_text())
+        if "command" in row:
+            for setting in ("torch", "transformers", "threads", "dtype", "repeats"):
+                assert row[setting] == str(content["settings"][setting]), row
+            assert f"benchmarks/{content['benchmark']}.py" in row["command"]
+            continue
+        results = numbers_in(content["results"])
+        decimals = len(row["measured"].partition(".")[2])
+        assert row["measured"] in {f"{number:.{decimals}f}" for number in results}, row
+        if row["goal"] == "none":
+            continue
+        bound, value = row["goal"].strip("*").replace("≤", "<=").replace("≥", ">=").split()
+        assert any(goal.startswith(f"{bound} {value}") for goal in content["goals"].values()), row
+        # A bold goal was missed, and every missed goal is bold.
+        exact = [number for number in results if f"{number:.{decimals}f}" == row["measured"]]
+        is_met = all(number <= float(value) if bound == "<=" else number >= float(value) for number in exact)
+        assert is_met != row["goal"].startswith("**"), row
+
+
+def test_readme_table_has_every_measured_value_that_has_a_goal():
+    """No variant that missed its goal is left out."""
+    measured = {}
+    for row in readme_rows():
+        measured.setdefault(row["file"], []).append(row.get("measured"))
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        content = json.loads(path.read_text())
+        for column in content["goals"]:
+            values = [result[column] for result in content["results"] if isinstance(result.get(column), float)]
+            for value in values if content["benchmark"] != "train_memory" else []:
+                assert any(
+                    f"{value:.{len(figure.partition('.')[2])}f}" == figure
+                    for figure in measured[f"results/{path.name}"]
+                    if figure is not None
+                ), (path.name, column, value)

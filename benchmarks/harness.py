@@ -4,7 +4,6 @@
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -13,7 +12,10 @@ from pathlib import Path
 import torch
 import transformers
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from fila.common.files import new_files
+from fila.common.layout import DTYPES
+
+IMAGE_TOKEN_ID = 3
 # Decoders of the shape of SmolLM2-135M, and of one for smoke tests.
 SMOLLM2_TEXT = {
     "vocab_size": 49152,
@@ -76,7 +78,7 @@ def parse(parser, arguments=None):
 
 
 def synchronize(device):
-    """Waits until the device has done what it was told."""
+    """Waits until the device has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -136,6 +138,14 @@ def make_image_inputs(config, batch, grid, device, dtype):
     }
 
 
+def make_prompts(config, batch, grid, text_length):
+    """`torch.Tensor` of shape (batch, length): prompts of one image on `grid` and `text_length` tokens of random text."""
+    rows, columns = grid
+    visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
+    text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
+    return torch.cat([visual, text], dim=1)
+
+
 def count_parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -163,14 +173,16 @@ def report(name, options, results, goals):
         name (`str`): name of the benchmark.
         options (`argparse.Namespace`): from [`parse`].
         results (`list[dict]`): one row each, all with the same keys.
-        goals (`dict[str, str]`): for columns of the table, the bound that they should keep.
+        goals (`dict[str, str]`): for columns of the table, the bound that they should meet.
     """
     settings = describe_settings(options)
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     print_table(results)
     print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
     if options.output is not None:
-        write_json(options.output, {"benchmark": name, "settings": settings, "goals": goals, "results": results})
+        content = {"benchmark": name, "settings": settings, "goals": goals, "results": results}
+        with new_files(options.output.parent) as folder:
+            (folder / options.output.name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def print_table(rows):
@@ -183,11 +195,3 @@ def print_table(rows):
 
 def _format(value):
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def write_json(path, content):
-    """Writes a file that is either complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
