@@ -44,7 +44,12 @@ from transformers import (
 )
 
 from fila import FilaForConditionalGeneration, FilaImageProcessor
-from fila.convert_weights import ConversionError, RandomWeights, convert, main, make_tokenizer, parse_arguments
+from fila.common.arguments import UserError
+from fila.conversion import assemble as assembling
+from fila.conversion.assemble import convert
+from fila.conversion.sources import SafetensorsFiles
+from fila.conversion.tokenizer import add_image_token
+from fila.convert_weights import main, parse_options
 from helpers import ROOT, SMOLLM2_GGUF, chat, random_image, tiny_config
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 2}
@@ -204,7 +209,7 @@ def sources(tmp_path):
 def assemble(folder, *options, **names):
     names = {"vision": folder / "clip", "convnext": folder / "convnext", "text": folder / "text"} | names
     arguments = [item for name, value in names.items() for item in (f"--{name}", str(value))]
-    return convert(parse_arguments([*arguments, "--output", str(folder / "output"), *options]))
+    return convert(parse_options([*arguments, "--output", str(folder / "output"), *options]))
 
 
 def load(output, **kwargs):
@@ -450,7 +455,7 @@ def test_answers_and_their_end_are_what_is_trained(sources, family):
 
 def test_tokenizer_of_fila_is_left_as_it_is():
     tokenizer = AutoTokenizer.from_pretrained(ROOT)
-    again = make_tokenizer(make_tokenizer(tokenizer, 100), 100)
+    again = add_image_token(add_image_token(tokenizer, 100), 100)
     assert again.get_vocab() == tokenizer.get_vocab()
     assert json.loads(again.backend_tokenizer.to_str()) == json.loads(tokenizer.backend_tokenizer.to_str())
 
@@ -467,16 +472,16 @@ def edit_tensors(path, change):
 
 def test_wrong_architectures_are_named(sources):
     write_checkpoint(sources / "siglip", SiglipVisionConfig().to_dict(), {"a": torch.ones(1)})
-    with pytest.raises(ConversionError, match="model_type 'siglip_vision_model'.*CLIP"):
+    with pytest.raises(UserError, match="model_type 'siglip_vision_model'.*CLIP"):
         assemble(sources, vision=sources / "siglip")
     edit_json(sources / "text" / "config.json", model_type="mixtral")
-    with pytest.raises(ConversionError, match="'mixtral'.*llama, mistral"):
+    with pytest.raises(UserError, match="'mixtral'.*llama, mistral"):
         assemble(sources)
     edit_json(sources / "text" / "config.json", model_type="llama", quantization_config={"quant_method": "gptq"})
-    with pytest.raises(ConversionError, match="quantized \\(gptq\\)"):
+    with pytest.raises(UserError, match="quantized \\(gptq\\)"):
         assemble(sources)
     edit_json(sources / "convnext" / "config.json", architecture="resnet50")
-    with pytest.raises(ConversionError, match="'resnet50'"):
+    with pytest.raises(UserError, match="'resnet50'"):
         assemble(sources)
     assert not (sources / "output").exists()
 
@@ -491,15 +496,15 @@ def test_missing_unknown_and_misshapen_tensors_are_named_with_their_file(sources
     }[part]
     whole = file.read_bytes()
     edit_tensors(file, lambda tensors: tensors.pop(name))
-    with pytest.raises(ConversionError, match="lacks 1 tensors.*1\\."):
+    with pytest.raises(UserError, match="lacks 1 tensors.*1\\."):
         assemble(sources)
     file.write_bytes(whole)
     edit_tensors(file, lambda tensors: tensors.update({name.replace("1", "77"): torch.ones(2)}))
-    with pytest.raises(ConversionError, match=r"model\.safetensors has the tensor '.*77.*no place"):
+    with pytest.raises(UserError, match=r"model\.safetensors has the tensor '.*77.*no place"):
         assemble(sources)
     file.write_bytes(whole)
     edit_tensors(file, lambda tensors: tensors.update({name: torch.ones(2, 3)}))
-    with pytest.raises(ConversionError, match=rf"{name}' has the shape \[2, 3\]"):
+    with pytest.raises(UserError, match=rf"{name}' has the shape \[2, 3\]"):
         assemble(sources)
     assert not (sources / "output").exists()
 
@@ -508,7 +513,7 @@ def test_missing_unknown_and_misshapen_tensors_are_named_with_their_file(sources
 def test_truncated_files_are_refused(sources, keep):
     file = sources / "text" / "model.safetensors"
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
-    with pytest.raises(ConversionError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file"):
         assemble(sources)
 
 
@@ -517,7 +522,7 @@ def test_an_index_that_names_an_absent_shard_is_refused(sources):
     write_text(sources / "text", max_shard_size="20KB")
     lost = sorted((sources / "text").glob("model-*.safetensors"))[1]
     lost.unlink()
-    with pytest.raises(ConversionError, match=f"{lost.name} is missing"):
+    with pytest.raises(UserError, match=f"{lost.name} is missing"):
         assemble(sources)
 
 
@@ -536,7 +541,7 @@ def test_pickles_that_hold_code_are_not_run(sources, monkeypatch):
         lambda path: path.write_bytes(pickle.dumps(Payload())),
     ):
         write(sources / "clip" / "pytorch_model.bin")
-        with pytest.raises(ConversionError, match="was not run.*save_file"):
+        with pytest.raises(UserError, match="was not run.*save_file"):
             assemble(sources)
         assert not (sources / "payload-was-run").exists()
 
@@ -558,23 +563,23 @@ def test_tied_head_that_differs_is_refused_and_one_that_does_not_is_dropped(sour
     assemble(sources)
     assert "tied to the input embeddings" in capsys.readouterr().out
     edit_tensors(file, lambda tensors: tensors["lm_head.weight"].add_(1))
-    with pytest.raises(ConversionError, match="tie_word_embeddings to false"):
+    with pytest.raises(UserError, match="tie_word_embeddings to false"):
         assemble(sources, "--overwrite")
 
 
 def test_output_in_the_way_is_refused_or_replaced_whole(sources):
     (sources / "output").mkdir()
     (sources / "output" / "notes.txt").write_text("mine")
-    with pytest.raises(ConversionError, match="not empty.*--overwrite"):
+    with pytest.raises(UserError, match="not empty.*--overwrite"):
         assemble(sources)
     assert (sources / "output" / "notes.txt").exists()
     assemble(sources, "--overwrite")
     assert not (sources / "output" / "notes.txt").exists()
     assert (sources / "output" / "model.safetensors").exists()
-    with pytest.raises(ConversionError, match="is or holds"):
-        convert(parse_arguments([*sources_of(sources), "--output", str(sources), "--overwrite"]))
-    with pytest.raises(ConversionError, match="the repository of FILA"):
-        convert(parse_arguments([*sources_of(sources), "--output", str(ROOT), "--overwrite"]))
+    with pytest.raises(UserError, match="is or holds"):
+        convert(parse_options([*sources_of(sources), "--output", str(sources), "--overwrite"]))
+    with pytest.raises(UserError, match="the repository of FILA"):
+        convert(parse_options([*sources_of(sources), "--output", str(ROOT), "--overwrite"]))
 
 
 def sources_of(folder):
@@ -584,7 +589,7 @@ def sources_of(folder):
 def test_full_disk_is_found_before_the_first_byte(sources, monkeypatch):
     usage = shutil.disk_usage(sources)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(ConversionError, match="needs .* MB, and .* has 1.0 kB free"):
+    with pytest.raises(UserError, match="needs .* MB, and .* has 1.0 kB free"):
         assemble(sources)
     assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
 
@@ -598,24 +603,22 @@ def test_dry_run_writes_nothing(sources, capsys):
 
 
 def test_a_failed_comparison_keeps_nothing(sources, monkeypatch):
-    from fila import convert_weights
-
-    read = convert_weights.SafetensorsFiles.read
+    read = SafetensorsFiles.read
     calls = []
 
     def unsteady(self, name):
         calls.append(name)
         return read(self, name) + (calls.count(name) > 1)  # another value at the second reading
 
-    monkeypatch.setattr(convert_weights.SafetensorsFiles, "read", unsteady)
-    with pytest.raises(ConversionError, match="is not what .* says"):
+    monkeypatch.setattr(SafetensorsFiles, "read", unsteady)
+    with pytest.raises(UserError, match="is not what .* says"):
         assemble(sources)
     assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
 
 
 @pytest.mark.parametrize("name", ["no/such/thing/here", "not a name"])
 def test_names_that_are_nothing_are_explained(sources, name):
-    with pytest.raises(ConversionError, match="neither a file or folder here nor a Hub id"):
+    with pytest.raises(UserError, match="neither a file or folder here nor a Hub id"):
         assemble(sources, vision=name)
 
 
@@ -805,16 +808,16 @@ def test_a_killed_run_leaves_no_output(tmp_path, sent):
 
 def test_recipes_are_read_and_overridden(tmp_path):
     for recipe in sorted((ROOT / "recipes").glob("fila-*.yaml")):
-        options = parse_arguments([str(recipe), "--output", "elsewhere"])
+        options = parse_options([str(recipe), "--output", "elsewhere"])
         assert options.output == "elsewhere"
         assert options.vision == "openai/clip-vit-large-patch14-336"
         assert timm.get_pretrained_cfg(options.convnext).hf_hub_id
     recipe = tmp_path / "bad.yaml"
     recipe.write_text("vison: a\n")
-    with pytest.raises(ConversionError, match="vison"):
-        parse_arguments([str(recipe)])
-    with pytest.raises(ConversionError, match="--vision, --text"):
-        parse_arguments(["--output", "a", "--convnext", "b"])
+    with pytest.raises(UserError, match="vison"):
+        parse_options([str(recipe)])
+    with pytest.raises(UserError, match="--vision, --text"):
+        parse_options(["--output", "a", "--convnext", "b"])
 
 
 def test_errors_reach_the_user_without_a_traceback(sources):
@@ -829,8 +832,6 @@ def test_a_generation_config_that_transformers_would_not_save_is_mended(sources)
 
 
 def test_push_to_hub_uploads_the_finished_folder(sources, monkeypatch):
-    from fila import convert_weights
-
     calls = []
 
     class Api:
@@ -840,6 +841,6 @@ def test_push_to_hub_uploads_the_finished_folder(sources, monkeypatch):
         def upload_folder(self, repo_id, folder_path, commit_message):
             calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
 
-    monkeypatch.setattr(convert_weights, "HfApi", Api)
+    monkeypatch.setattr(assembling, "HfApi", Api)
     output = assemble(sources, "--push-to-hub", "org/fila")
     assert calls == [("create", "org/fila"), ("upload", "org/fila", sorted(path.name for path in output.iterdir()))]
