@@ -63,13 +63,9 @@ class Entry:
 
 
 def assemble_config(vision, convnext, text, tokenizer, options):
-    """FILA's configuration for the three parts.
+    """FILA's configuration for the three parts, and how many rows it adds to the decoder's vocabulary.
 
-    Returns:
-        `tuple[FilaConfig, int]`: the config, and how many more rows its vocabulary has than the decoder's.
-
-    Raises:
-        UserError: a combination that [`FilaConfig`] refuses.
+    Raises [`UserError`] for a combination that [`FilaConfig`] refuses.
     """
     text_config = copy.deepcopy(text.config)
     old_size = text_config.vocab_size
@@ -136,14 +132,7 @@ def make_generation_config(text, config, tokenizer):
 
 
 def initialize_new_parts(config):
-    """The fusion and the projector as the model class initialises them, and the shapes of all tensors.
-
-    Args:
-        config ([`FilaConfig`]): of the output.
-
-    Returns:
-        `tuple[LoadedTensors, dict[str, tuple[int, ...]]]`
-    """
+    """The fusion and the projector as the model class initialises them, and the shapes of all tensors of the model."""
     with torch.device("meta"):
         model = FilaForConditionalGeneration(config)
     for prefix in (FUSION_PREFIX, PROJECTOR_PREFIX):
@@ -208,11 +197,7 @@ def make_plan(config, parts, added_rows):
 
 
 def check_tied_embeddings(text):
-    """Refuses a decoder whose embeddings are tied by its config but not by its weights.
-
-    Raises:
-        UserError: they differ.
-    """
+    """Raises [`UserError`] for a decoder whose embeddings are tied by its config but not by its weights."""
     names = {rename(name, text.table): name for name in text.checkpoint.specs}
     head, embeddings = names.get(OUTPUT_EMBEDDINGS), names[INPUT_EMBEDDINGS]
     if head is not None and not torch.equal(text.checkpoint.read(head), text.checkpoint.read(embeddings)):
@@ -270,11 +255,7 @@ def _compare_tensor(path, name, entry):
 
 
 def check_output(output, parts, overwrite):
-    """Refuses an output that would destroy something.
-
-    Raises:
-        UserError: it exists and is not empty, or it holds a source, this repository or the current folder.
-    """
+    """Raises [`UserError`] for an output that is not empty, or holds a source, this repository or the current folder."""
     if not output.exists():
         return
     precious = {"the repository of FILA": ROOT, "the current folder": Path.cwd()}
@@ -289,14 +270,7 @@ def check_output(output, parts, overwrite):
 
 
 def check_disk(output, needed):
-    """Refuses to start what the disk has no room for.
-
-    Returns:
-        `str`: how much is needed and how much is free.
-
-    Raises:
-        UserError: with both sizes.
-    """
+    """How much of the disk is needed and free, for people. Raises [`UserError`] if there is no room."""
     folder = next(parent for parent in output.parents if parent.exists())
     free = shutil.disk_usage(folder).free
     sizes = f"{tqdm.format_sizeof(needed, 'B')} needed at {output}, {tqdm.format_sizeof(free, 'B')} free"
@@ -306,17 +280,7 @@ def check_disk(output, needed):
 
 
 def write_folder(folder, plan, processor, generation_config, parts, options, name):
-    """Writes everything that a model repository has.
-
-    Args:
-        folder (`Path`): an empty folder.
-        plan (`tuple`): the config and the entries.
-        processor ([`FilaProcessor`]): of the output.
-        generation_config (`GenerationConfig`): of the output.
-        parts (`list[Part]`): the backbones, whose licences travel with the weights.
-        options ([`ConvertArguments`]): the options.
-        name (`str`): title of the model.
-    """
+    """Writes all files of a model repository into an empty folder, the licences of the parts among them."""
     config, entries = plan
     write_weights(entries, folder, options.max_shard_size, options.verify)
     for item in (config, generation_config, processor):

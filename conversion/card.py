@@ -50,15 +50,7 @@ def _show(part):
 
 
 def make_parts_table(entries, parts):
-    """The parts of the output with their parameters and sizes.
-
-    Args:
-        entries (`dict[str, Entry]`): the plan of the output.
-        parts (`list[Part]`): the backbones.
-
-    Returns:
-        `str`: a Markdown table.
-    """
+    """The parts of the output with their parameters and sizes, as a Markdown table."""
     labels = {part.title: _show(part) for part in parts}
     rows = []
     for title in ("ViT", "ConvNeXt", "fusion", "projector", "decoder", "all"):
@@ -72,18 +64,7 @@ def make_parts_table(entries, parts):
 
 
 def make_model_card(name, entries, parts, config, seed):
-    """The README of the output: what it is made of, and what has not been trained.
-
-    Args:
-        name (`str`): title of the model.
-        entries (`dict[str, Entry]`): the plan of the output.
-        parts (`list[Part]`): the backbones.
-        config ([`FilaConfig`]): of the output.
-        seed (`int`): of the random weights.
-
-    Returns:
-        `str`: Markdown with a YAML header.
-    """
+    """The README of the output: what it is made of, and what has not been trained."""
     sources = [part.source for part in parts if part.source is not None]
     licenses = {source.license for source in sources} or {"apache-2.0"}
     known = len(licenses) == 1 and "unknown" not in licenses

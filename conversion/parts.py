@@ -74,17 +74,7 @@ def _read_normalization(source, mean, std):
 
 
 def load_vision(options):
-    """The vision tower of a CLIP.
-
-    Args:
-        options ([`ConvertArguments`]): the options.
-
-    Returns:
-        [`Part`]
-
-    Raises:
-        UserError: the source cannot be read, or is not a CLIP of transformers.
-    """
+    """The vision tower of a CLIP, as a [`Part`]. Raises [`UserError`] for another architecture."""
     if options.vision.startswith("none:"):
         _check_tiny("vision", options.vision)
         config = CLIPVisionConfig(**TINY_VIT)
@@ -103,17 +93,7 @@ def load_vision(options):
 
 
 def load_convnext(options):
-    """The ConvNeXt, from timm, OpenCLIP or transformers.
-
-    Args:
-        options ([`ConvertArguments`]): the options.
-
-    Returns:
-        [`Part`]
-
-    Raises:
-        UserError: the source cannot be read, or is not a ConvNeXt that timm can build.
-    """
+    """A ConvNeXt of timm, OpenCLIP or transformers, as a [`Part`]. Raises [`UserError`] for one that timm cannot build."""
     label = options.convnext
     architectures = timm.list_models(module="convnext")
     if label.startswith("none:"):
@@ -183,17 +163,7 @@ def _read_convnext_config(source):
 
 
 def load_text(options):
-    """The decoder.
-
-    Args:
-        options ([`ConvertArguments`]): the options.
-
-    Returns:
-        [`Part`]
-
-    Raises:
-        UserError: the source cannot be read, has another architecture, or is quantized other than by GGUF.
-    """
+    """The decoder, as a [`Part`]. Raises [`UserError`] for another architecture or weights quantized other than by GGUF."""
     label = options.text
     if label.startswith("none:"):
         _check_tiny("text", label)

@@ -13,21 +13,11 @@ import torch
 import transformers
 from huggingface_hub import (
     ModelCard,
+    errors,
     hf_hub_download,
     parse_local_safetensors_file_metadata,
     parse_safetensors_file_metadata,
     snapshot_download,
-)
-from huggingface_hub.errors import (
-    DryRunError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    SafetensorsParsingError,
 )
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
@@ -48,14 +38,9 @@ class TensorSpec:
 
 
 class SafetensorsFiles:
-    """Tensors of safetensors files. Only the headers are read at first, then one tensor at a time.
+    """Tensors of safetensors files. At first only the headers are read, then one tensor at a time.
 
-    Args:
-        files (`list[Path]`): the files.
-        headers (`dict`, *optional*): from a file to its header, for files that have not been downloaded.
-
-    Raises:
-        UserError: a file is damaged, or two files have a tensor of the same name.
+    For files that have not been downloaded, `headers` has the header of each file. Raises [`UserError`] for a damaged file.
     """
 
     def __init__(self, files, headers=None):
@@ -66,7 +51,7 @@ class SafetensorsFiles:
                 if not headers:
                     with safe_open(file, framework="pt"):  # also checks that the file has the length it states
                         pass
-            except (SafetensorError, SafetensorsParsingError, ValueError, OSError, KeyError) as error:
+            except (SafetensorError, errors.SafetensorsParsingError, ValueError, OSError, KeyError) as error:
                 raise UserError(
                     f"{file} is not a complete safetensors file ({error}). Download it again, and check its size."
                 ) from error
@@ -83,21 +68,11 @@ class SafetensorsFiles:
 
 
 class LoadedTensors:
-    """Tensors that are in memory, or mapped into it.
-
-    Args:
-        tensors (`dict[str, torch.Tensor]`): by name; values that are not tensors are left out.
-        origin (`Path` or `str`): where they come from, for error messages.
-    """
+    """The tensors of a dict, in memory or mapped into it. `origin` says where they come from, in error messages."""
 
     def __init__(self, tensors, origin):
         self.tensors = {name: value.detach() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
         self.specs = {name: TensorSpec(origin, tuple(tensor.shape)) for name, tensor in self.tensors.items()}
-
-    def update(self, other):
-        """Adds the tensors of another [`LoadedTensors`]."""
-        self.tensors.update(other.tensors)
-        self.specs.update(other.specs)
 
     def read(self, name):
         """Returns one tensor."""
@@ -105,14 +80,7 @@ class LoadedTensors:
 
 
 def read_pickle(file):
-    """Tensors of a `torch.save` file. Code in it is never run.
-
-    Returns:
-        [`LoadedTensors`]
-
-    Raises:
-        UserError: the file is damaged, or holds more than tensors.
-    """
+    """The dict of tensors in a `torch.save` file. Code in it is never run: [`UserError`] for anything but tensors."""
     try:
         with open(file, "rb") as stream:
             is_zip = stream.read(2) == b"PK"  # the older format cannot be mapped
@@ -126,22 +94,11 @@ def read_pickle(file):
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}, not a dict of tensors.")
-    return LoadedTensors({name.removeprefix("module."): tensor for name, tensor in content.items()}, file)
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def read_gguf(file, dtype):
-    """Tensors of the decoder in a GGUF file, dequantized by transformers. The whole decoder is in memory.
-
-    Args:
-        file (`Path`): the file.
-        dtype (`torch.dtype`): of the tensors.
-
-    Returns:
-        [`LoadedTensors`]
-
-    Raises:
-        UserError: the file is damaged or incomplete, or `gguf` is not installed.
-    """
+    """The decoder of a GGUF file, dequantized by transformers and all in memory. [`UserError`] for a damaged file."""
     # Older versions always dequantize, and do not have the class.
     gguf_config = getattr(transformers, "GgufConfig", None)
     dequantize = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
@@ -223,37 +180,25 @@ class CheckpointSource:
             return SafetensorsFiles(self.files)
         if self.files[0].suffix == ".gguf":
             return read_gguf(self.files[0], gguf_dtype) if gguf_dtype else None
-        checkpoint = LoadedTensors({}, self.folder)
-        for file in self.files:
-            checkpoint.update(read_pickle(file))
-        return checkpoint
+        tensors = {name: tensor for file in self.files for name, tensor in read_pickle(file).items()}
+        return LoadedTensors(tensors, self.files[0] if len(self.files) == 1 else self.folder)
 
 
 def find_weights(name, files, read_index):
-    """Which files hold the weights. Safetensors are preferred to pickles, and sharded weights to a single file.
+    """Which of `files`, the files of the checkpoint `name`, hold the weights.
 
-    Args:
-        name (`str`): of the checkpoint, for the error.
-        files (`list[str]`): names of the files it has.
-        read_index (`Callable`): from the name of an index to its content.
-
-    Returns:
-        `list[str]`
-
-    Raises:
-        UserError: there are no weights, or several.
+    Safetensors are preferred to pickles, and shards to a single file. Raises [`UserError`] if there are none, or several.
     """
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if index in files:
             return sorted(set(read_index(index).get("weight_map", {}).values()))
-    for pattern in (
+    stems = (
         r"model\.safetensors",
         r"open_clip_model\.safetensors",
         r"pytorch_model\.bin",
         r"open_clip_pytorch_model\.bin",
-        r"[^/]*\.gguf",
-        r"[^/]*\.safetensors",
-    ):
+    )
+    for pattern in (*stems, r"[^/]*\.gguf", r"[^/]*\.safetensors"):
         found = [file for file in files if re.fullmatch(pattern, file)]
         if len(found) == 1:
             return found
@@ -269,24 +214,24 @@ def find_weights(name, files, read_index):
 def _hub_errors(name, revision):
     try:
         yield
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise UserError(f"{name!r} is not a file or folder here, nor a Hub id such as 'org/name'.") from error
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise UserError(
             f"{name} is gated: accept its licence at https://huggingface.co/{name}, then run `hf auth login`."
         ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise UserError(
             f"{name!r} is not a file or folder here, and the Hub has no such repository{at} that you may read. Check the "
             "spelling. If it is private, run `hf auth login`."
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise UserError(
             f"{name!r} is not a file or folder here, and its files are not in the Hub's cache while the Hub is offline "
             "or out of reach. Run `hf download` where there is a network, or unset HF_HUB_OFFLINE."
         ) from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise UserError(f"The Hub refused {name!r}: {error}") from error
 
 
@@ -321,7 +266,7 @@ def resolve_source(name, revision=None, weights_file=None, dry_run=False):
         patterns = [weights_file] if weights_file else WEIGHTS_FILES
         try:
             remote = snapshot_download(name, revision=source.revision, allow_patterns=patterns, dry_run=True)
-        except (DryRunError, OfflineModeIsEnabled):  # no network: the cache is all there is
+        except (errors.DryRunError, errors.OfflineModeIsEnabled):  # no network: the cache is all there is
             remote = []
         sizes = {info.filename: (info.file_size or 0) * info.will_download for info in remote}
         names = {file.name for file in folder.iterdir()} | set(sizes)

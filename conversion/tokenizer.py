@@ -92,17 +92,7 @@ CHAT_TEMPLATE_TAIL = """
 
 
 def load_tokenizer(part):
-    """The decoder's tokenizer; for random weights this repository's own.
-
-    Args:
-        part ([`Part`]): the decoder.
-
-    Returns:
-        `PreTrainedTokenizerFast`
-
-    Raises:
-        UserError: there is none beside the weights, or none that is fast.
-    """
+    """The decoder's tokenizer; this repository's own for random weights. Raises [`UserError`] if there is no fast one."""
     if part.source is None:  # the automatic class would ask whether to trust the code in the folder
         return PreTrainedTokenizerFast.from_pretrained(ROOT)
     try:

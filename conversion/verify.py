@@ -18,12 +18,9 @@ SENTENCE = "Fine print, line 3: total 1,284.50 EUR, due 2026-11-24 (see §7)."
 
 
 class LazyStateDict(Mapping):
-    """Tensors of a checkpoint under FILA's names or its own, each read when it is asked for.
+    """A checkpoint's tensors, each read when it is asked for, under its own names or FILA's.
 
-    Args:
-        checkpoint: [`SafetensorsFiles`] or [`LoadedTensors`].
-        table (`tuple`): from the names in the checkpoint to FILA's; also applied to the names that are asked for.
-        tied (`bool`): the output embeddings are the input embeddings.
+    With `tied`, the output embeddings are the input embeddings.
     """
 
     def __init__(self, checkpoint, table, tied):
