@@ -78,7 +78,7 @@ def assemble_config(vision, convnext, text, tokenizer, options):
             str(getattr(text.config, "dtype", None)).removeprefix("torch.") if text.layout == "transformers" else None
         )
         dtype = dtype if dtype in DTYPES else "bfloat16"
-    # The paper's layers, which are those of a ViT with 24, at the same relative depth.
+    # FILA fuses after these layers of a ViT with 24; other depths take the same fractions.
     depth = vision.config.num_hidden_layers
     layers = options.fusion_layers or [max(1, round(layer * depth / 24)) for layer in (2, 6, 12, 20)]
     try:
