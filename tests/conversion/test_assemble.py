@@ -1,0 +1,198 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The output: complete, verified or absent."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import assemble, edit_json, load, sources_of, write_clip
+from safetensors.torch import load_file
+from transformers import (
+    AutoProcessor,
+    CLIPVisionModel,
+    GenerationConfig,
+)
+
+from fila import FilaConfig, FilaForConditionalGeneration
+from fila.common.arguments import UserError
+from fila.conversion import assemble as assembling
+from fila.conversion.assemble import convert
+from fila.conversion.sources import SafetensorsFiles
+from fila.convert_weights import parse_options
+from helpers import ROOT, chat, random_image
+
+
+def test_output_is_complete_and_verified(sources, capsys):
+    output = assemble(sources)
+    printed = capsys.readouterr().out
+    assert "visual tokens: equal, bit by bit" in printed
+    assert "logits of a text: equal" in printed
+    assert "dropped: 4 tensors of the ViT: CLIP's text tower" in printed
+    assert "dropped: 18 tensors of the ViT: after the feature layer" in printed
+    names = {path.name for path in output.iterdir()}
+    assert names == {
+        *("README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"),
+        *("processor_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *("configuration_fila.py", "image_processing_fila.py", "modeling_fila.py", "processing_fila.py"),
+    }
+    assert "untrained" in (output / "README.md").read_text()
+    assert all(str(sources) not in file.read_text() for file in output.iterdir() if file.suffix != ".safetensors")
+    assert [path for path in sources.iterdir() if path.name.startswith(".")] == []
+    # It loads from elsewhere, by remote code alone, into the model that save_pretrained would write again.
+    code = (
+        "import sys; from transformers import AutoModel, AutoProcessor; name = sys.argv[1]\n"
+        "model, info = AutoModel.from_pretrained(name, trust_remote_code=True, output_loading_info=True)\n"
+        "assert not any(info[key] for key in ('missing_keys', 'unexpected_keys', 'mismatched_keys')), info\n"
+        "processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)\n"
+        "assert processor.image_token_id == model.config.image_token_id\n"
+        "assert model.generation_config.suppress_tokens == [model.config.image_token_id]\n"
+        "assert 'fila' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(output)], check=True, cwd=sources)
+
+
+def test_geometry_follows_a_clip_of_224_pixels(sources):
+    shutil.rmtree(sources / "clip")
+    write_clip(sources / "clip", image_size=224)
+    output = assemble(sources)
+    config = load(output).config
+    assert (config.grid_size, config.high_res_image_size) == (16, 512)
+    processor = AutoProcessor.from_pretrained(output, trust_remote_code=True)
+    inputs = processor(images=random_image(300, 500), text="<image>", return_tensors="pt")
+    assert inputs["pixel_values"].shape == (1, 5, 3, 224, 224)
+    assert inputs["high_res_pixel_values"].shape == (1, 4, 3, 512, 512)
+    assert (inputs["input_ids"] == config.image_token_id).sum() == 5 * 256
+
+
+def test_max_shard_size_and_dtype_are_kept(sources):
+    output = assemble(sources, "--max-shard-size", "100KB", "--dtype", "bfloat16")
+    files = sorted(output.glob("*.safetensors"))
+    assert len(files) > 2
+    for file in files:
+        tensors = load_file(file)
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+        size = sum(tensor.numel() * 2 for tensor in tensors.values())
+        assert size <= 100_000 or len(tensors) == 1
+
+
+@pytest.mark.parametrize("fusion_type", ["none", "cross_attention", "channel_concat", "cvfm"])
+def test_every_fusion_starts_as_its_clip(sources, fusion_type, capsys):
+    model = load(assemble(sources, "--fusion-type", fusion_type, "--fusion-align", "interpolate"))
+    assert "visual tokens: equal" in capsys.readouterr().out
+    assert model.config.fusion_type == fusion_type
+    assert (model.model.vision_tower.convnext is None) == (fusion_type == "none")
+
+
+def test_random_weights_follow_the_rules_of_the_parts(tmp_path):
+    names = {"vision": "none:tiny", "convnext": "none:tiny", "text": "none:tiny", "output": tmp_path / "output"}
+    arguments = [item for name, value in names.items() for item in (f"--{name}", str(value))]
+    output = convert(parse_options([*arguments, "--dtype", "float32"]))
+    weights = load_file(output / "model.safetensors")
+    torch.manual_seed(0)
+    config = FilaConfig.from_pretrained(output)
+    expected = FilaForConditionalGeneration(config).state_dict()
+    # transformers passes over the rules of containers in custom code; here a ViT starts as CLIP's do.
+    for name, tensor in CLIPVisionModel(config.vision_config).state_dict().items():
+        name = name.removeprefix("vision_model.").removeprefix("encoder.").replace("pre_layrnorm", "pre_layernorm")
+        if f"model.vision_tower.vit.{name}" in expected:
+            expected[f"model.vision_tower.vit.{name}"] = tensor
+    assert set(weights) == set(expected) - {"lm_head.weight"}
+    for name, actual in weights.items():
+        tensor = expected[name]
+        assert actual.shape == tensor.shape
+        spread = tensor.std(correction=0)
+        if spread == 0:
+            assert torch.equal(actual, tensor), name
+        elif tensor.numel() >= 100:
+            assert 0.6 < actual.std() / spread < 1.6, name
+    for seed, is_same in ((0, True), (1, False)):
+        again = load_file(
+            convert(parse_options([*arguments, "--dtype", "float32", "--overwrite", "--seed", str(seed)]))
+            / "model.safetensors"
+        )
+        name = "model.multi_modal_projector.linear_1.weight"
+        assert torch.equal(again[name], weights[name]) == is_same
+        assert all(torch.equal(again[name], weights[name]) for name in weights) == is_same
+
+
+def test_presets_alone_make_a_model_that_trains(tmp_path):
+    output = assemble(tmp_path, vision="none:tiny", convnext="none:tiny", text="none:tiny")
+    model, processor = load(output, dtype="float32"), AutoProcessor.from_pretrained(output, trust_remote_code=True)
+    inputs = processor.apply_chat_template(
+        [chat(random_image(60, 90), "What?", answer="Four.")], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    model.set_training_stage(1)
+    loss = model.train()(**inputs, labels=inputs["input_ids"]).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.model.vision_tower.fusion[0].linear_2.weight.grad.abs().sum() > 0
+
+
+def test_output_in_the_way_is_refused_or_replaced_whole(sources):
+    (sources / "output").mkdir()
+    (sources / "output" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty.*--overwrite"):
+        assemble(sources)
+    assert (sources / "output" / "notes.txt").exists()
+    assemble(sources, "--overwrite")
+    assert not (sources / "output" / "notes.txt").exists()
+    assert (sources / "output" / "model.safetensors").exists()
+    with pytest.raises(UserError, match="is or holds"):
+        convert(parse_options([*sources_of(sources), "--output", str(sources), "--overwrite"]))
+    with pytest.raises(UserError, match="the repository of FILA"):
+        convert(parse_options([*sources_of(sources), "--output", str(ROOT), "--overwrite"]))
+
+
+def test_full_disk_is_found_before_the_first_byte(sources, monkeypatch):
+    usage = shutil.disk_usage(sources)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match="[0-9.]+MB needed at .*output, 1.00kB free"):
+        assemble(sources)
+    assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
+
+
+def test_dry_run_writes_nothing(sources, capsys):
+    assemble(sources, "--dry-run")
+    printed = capsys.readouterr().out
+    assert "Nothing was written" in printed
+    assert "decoder" in printed
+    assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
+
+
+def test_a_failed_comparison_keeps_nothing(sources, monkeypatch):
+    read = SafetensorsFiles.read
+    calls = []
+
+    def unsteady(self, name):
+        calls.append(name)
+        return read(self, name) + (calls.count(name) > 1)  # another value at the second reading
+
+    monkeypatch.setattr(SafetensorsFiles, "read", unsteady)
+    with pytest.raises(UserError, match="differs from .*model.safetensors"):
+        assemble(sources)
+    assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
+
+
+def test_a_generation_config_that_transformers_would_not_save_is_fixed(sources):
+    edit_json(sources / "text" / "generation_config.json", temperature=0.6, do_sample=False)
+    generation_config = GenerationConfig.from_pretrained(assemble(sources))
+    assert (generation_config.do_sample, generation_config.temperature) == (True, 0.6)
+
+
+def test_push_to_hub_uploads_the_finished_folder(sources, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, name, exist_ok):
+            calls.append(("create", name))
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+    monkeypatch.setattr(assembling, "HfApi", Api)
+    output = assemble(sources, "--push-to-hub", "org/fila")
+    assert calls == [("create", "org/fila"), ("upload", "org/fila", sorted(path.name for path in output.iterdir()))]

@@ -1,0 +1,188 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints on the disk and on the Hub: what is read, and what is refused."""
+
+import hashlib
+import http.server
+import json
+import os
+import pickle
+import re
+import shutil
+import threading
+import urllib.parse
+
+import pytest
+import torch
+from checkpoints import (
+    assemble,
+    assert_same,
+    load,
+    run_command,
+    write_text,
+)
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from fila.common.arguments import UserError
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.001, 0.0])
+def test_truncated_files_are_refused(sources, keep):
+    file = sources / "text" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
+    with pytest.raises(UserError, match=r"model\.safetensors is not a complete safetensors file"):
+        assemble(sources)
+
+
+def test_an_index_that_names_an_absent_shard_is_refused(sources):
+    shutil.rmtree(sources / "text")
+    write_text(sources / "text", max_shard_size="20KB")
+    lost = sorted((sources / "text").glob("model-*.safetensors"))[1]
+    lost.unlink()
+    with pytest.raises(UserError, match=f"{lost.name} is missing"):
+        assemble(sources)
+
+
+class Payload:
+    """What a pickle could run."""
+
+    def __reduce__(self):
+        return os.mkdir, ("payload-was-run",)
+
+
+def test_pickles_that_hold_code_are_not_run(sources, monkeypatch):
+    monkeypatch.chdir(sources)
+    (sources / "clip" / "model.safetensors").unlink()
+    for write in (
+        lambda path: torch.save({"a": Payload()}, path),
+        lambda path: path.write_bytes(pickle.dumps(Payload())),
+    ):
+        write(sources / "clip" / "pytorch_model.bin")
+        with pytest.raises(UserError, match="was not run.*save_file"):
+            assemble(sources)
+        assert not (sources / "payload-was-run").exists()
+
+
+def test_older_pickles_are_read(sources):
+    tensors = load_file(sources / "clip" / "model.safetensors")
+    (sources / "clip" / "model.safetensors").unlink()
+    torch.save(tensors, sources / "clip" / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    model = load(assemble(sources))
+    name = "embeddings.patch_embedding.weight"
+    assert_same(model, "model.vision_tower.vit.", {name: tensors[f"vision_model.{name}"]})
+
+
+@pytest.mark.parametrize("name", ["no/such/thing/here", "not a name"])
+def test_names_that_are_nothing_are_explained(sources, name):
+    with pytest.raises(UserError, match="is not a file or folder here, nor a Hub id"):
+        assemble(sources, vision=name)
+
+
+def write_hub_cache(cache, repo, folder, commit="0123456789abcdef0123456789abcdef01234567"):
+    """Puts a folder where the Hub's client keeps what it has downloaded."""
+    base = cache / f"models--{repo.replace('/', '--')}"
+    shutil.copytree(folder, base / "snapshots" / commit)
+    (base / "refs").mkdir()
+    (base / "refs" / "main").write_text(commit)
+    return commit
+
+
+@pytest.mark.slow
+def test_hub_ids_are_read_from_the_cache_when_offline(sources):
+    cache = sources / "cache"
+    (sources / "text" / "README.md").write_text("---\nlicense: llama3\n---\n")
+    (sources / "text" / "LICENSE").write_text("terms")
+    commit = write_hub_cache(cache, "org/text", sources / "text")
+    write_hub_cache(cache, "org/clip", sources / "clip")
+    write_hub_cache(cache, "timm/convnext_tiny.in12k_ft_in1k", sources / "convnext")
+    options = ["--vision", "org/clip", "--convnext", "convnext_tiny.in12k_ft_in1k", "--text", "org/text"]
+    options += ["--output", sources / "output"]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
+    done = run_command(*options, **offline)
+    assert done.returncode == 0, done.stderr
+    card = (sources / "output" / "README.md").read_text()
+    assert f"| org/text | transformers | {commit} | llama3 |" in card
+    assert (sources / "output" / "licenses" / "decoder" / "LICENSE").read_text() == "terms"
+    done = run_command(*options, "--overwrite", "--text-revision", "v9", **offline)
+    assert done.returncode != 0
+    assert "not in the Hub's cache" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def hub(sources):
+    """A Hub on this machine that serves the sources as org/clip, org/text and a repository of timm; yields its address."""
+    folders = {"org/clip": "clip", "org/text": "text", "timm/convnext_tiny.in12k_ft_in1k": "convnext"}
+    commit = "89abcdef0123456789abcdef0123456789abcdef"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def do_GET(self):
+            path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path).strip("/")
+            body, status, headers = b"", 404, {"X-Error-Code": "RepoNotFound"}
+            for name, folder in folders.items():
+                if re.fullmatch(f"api/models/{re.escape(name)}(/revision/.*)?", path):
+                    files = [
+                        {"rfilename": file.name, "size": file.stat().st_size} for file in (sources / folder).iterdir()
+                    ]
+                    body = json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": files}).encode()
+                    status, headers = 200, {"Content-Type": "application/json"}
+                elif path.startswith(f"api/models/{name}/tree/"):
+                    files = [
+                        {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
+                        for file in (sources / folder).iterdir()
+                    ]
+                    body, status, headers = json.dumps(files).encode(), 200, {"Content-Type": "application/json"}
+                elif match := re.fullmatch(f"{re.escape(name)}/resolve/[^/]+/(.*)", path):
+                    file = sources / folder / match[1]
+                    if not file.exists():
+                        headers = {"X-Error-Code": "EntryNotFound"}
+                        continue
+                    body, status = file.read_bytes(), 200
+                    headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": commit}
+                    if byte_range := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                        start, end = int(byte_range[1]), int(byte_range[2] or len(body) - 1)
+                        body, status = body[start : end + 1], 206
+                        headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{file.stat().st_size}"
+            self.send_response(status)
+            for key, value in {**headers, "Content-Length": len(body)}.items():
+                self.send_header(key, str(value))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.mark.slow
+def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, hub):
+    options = ["--vision", "org/clip", "--convnext", "convnext_tiny.in12k_ft_in1k", "--text", "org/text"]
+    options += ["--output", sources / "output"]
+    network = {
+        "HF_ENDPOINT": hub,
+        "HF_HUB_CACHE": str(sources / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
+    done = run_command(*options, "--dry-run", **network)
+    assert done.returncode == 0, done.stderr
+    size = tqdm.format_sizeof((sources / "text" / "model.safetensors").stat().st_size, "B")
+    assert f"to download: org/text, {size} (headers checked)" in done.stdout
+    assert not list((sources / "cache").rglob("*.safetensors"))
+    assert not (sources / "output").exists()
+    done = run_command(*options, **network)
+    assert done.returncode == 0, done.stderr
+    assert "logits of a text: equal" in done.stdout
+    assert list((sources / "cache").rglob("*.safetensors"))
+    done = run_command(*options, "--overwrite", "--text", "org/absent", **network)
+    assert done.returncode != 0
+    assert "the Hub has no such repository" in done.stderr and "Traceback" not in done.stderr
