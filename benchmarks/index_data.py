@@ -32,7 +32,7 @@ from fila.training import data
 from fila.training.data import DataArguments, load_data_source, make_dataset
 
 # Rows, and training processes.
-PRESETS = {"default": (200_000, 8), "small": (100, 2)}
+PRESETS = {"200k": (200_000, 8), "20k": (20_000, 8), "small": (100, 2)}
 NUM_PROC = 2
 GOALS = {"ratio": "<= 1.1 at the first start of all processes, <= 0.05 at a second start"}
 SIZES = [(640, 480), (480, 640), (1024, 768), (300, 900), (900, 300)]  # width and height of the images
