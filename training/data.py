@@ -1,35 +1,64 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Training data: rows of any supported kind become conversations; datasets are checked, indexed and mixed."""
+"""Training data: datasets of any supported kind are opened, checked once, indexed and mixed."""
 
-import io
 import json
+import multiprocessing
 import os
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import PIL.Image
+import jinja2
+import numpy as np
 import torch
-from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
+from datasets import (
+    Dataset,
+    Features,
+    Image,
+    List,
+    Value,
+    concatenate_datasets,
+    interleave_datasets,
+    load_dataset,
+)
 from datasets import config as datasets_config
 from datasets import load_from_disk as load_saved_dataset
 from datasets.fingerprint import Hasher
-from transformers.image_utils import load_image
+from datasets.utils import tqdm
+from filelock import FileLock
 
 from fila import FilaDataCollator
 from fila.common.arguments import UserError
+from fila.common.files import new_files, new_folder
 from fila.processing_fila import SequenceTooLongError
+from fila.training.rows import decode_image, get_image_size, read_row
 
-VALIDATED_ROWS = 64
-ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+VALIDATED_ROWS = 64  # whose images are decoded before the rest is looked at
 DATA_KEYS = ("path", "name", "split", "image_folder", "weight")
-EXIF_ORIENTATION = 0x0112
+TOO_LONG, BAD, UNCHECKED = 0, -1, -2  # lengths of rows that have none
 
 
 @dataclass
-class Source:
+class DataArguments:
+    """What it is trained on."""
+
+    train_data: list[str] = field(default_factory=list, metadata={"help": "Files, folders or Hub datasets."})
+    eval_data: list[str] = field(default_factory=list, metadata={"help": "The same, for evaluation."})
+    max_length: int = field(default=4096, metadata={"help": "Longest sequence, image tokens included; text is cut."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training data as it comes; needs --max_steps."})
+    shuffle_buffer_size: int = field(default=1000, metadata={"help": "Samples that are shuffled when streaming."})
+    skip_bad_samples: bool = field(default=False, metadata={"help": "Leave out rows that are wrong, and list them."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that check the data."})
+    overwrite_cache: bool = field(default=False, metadata={"help": "Check the data again, even if it was before."})
+    preview: int = field(default=0, metadata={"help": "Print so many samples, save their tiles, and stop."})
+
+
+@dataclass
+class DataSource:
     """One dataset of a mixture.
 
     Args:
@@ -50,7 +79,7 @@ class Source:
         return f"{self.name}, row {row}"
 
 
-def load_source(number, entry, streaming=False):
+def load_data_source(number, entry, streaming=False):
     """Opens a dataset.
 
     Args:
@@ -59,7 +88,7 @@ def load_source(number, entry, streaming=False):
         streaming (`bool`, *optional*): read it as it comes.
 
     Returns:
-        [`Source`]
+        [`DataSource`]
 
     Raises:
         UserError: it cannot be opened.
@@ -68,160 +97,126 @@ def load_source(number, entry, streaming=False):
     if not isinstance(entry, dict) or "path" not in entry or set(entry) - set(DATA_KEYS):
         raise UserError(f"{entry!r} is no dataset: give a path, or a mapping with the keys {', '.join(DATA_KEYS)}.")
     path, split = Path(entry["path"]).expanduser(), entry.get("split", "train")
+    decode = None
     try:
-        if path.is_file():
-            kind = {".jsonl": "json"}.get(path.suffix, path.suffix[1:])
-            dataset = load_dataset(kind, data_files=str(path), split="train")
+        if path.suffix in (".json", ".jsonl") and path.is_file():
+            dataset, decode = _load_json(path)
+        elif path.is_file():
+            dataset = load_dataset(path.suffix[1:], data_files=str(path), split="train")
         elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             dataset = load_saved_dataset(str(path))
             dataset = dataset[split] if isinstance(dataset, dict) else dataset
         else:
-            cache = _cache_of_folder(path) if path.is_dir() and not streaming else None
-            options = {"split": split, "streaming": streaming, "cache_dir": cache}
-            dataset = load_dataset(entry["path"], entry.get("name"), **options)
-    except Exception as error:  # each loader of datasets has exceptions of its own
-        raise UserError(f"{entry['path']} cannot be read as a dataset: {error}") from error
+            # datasets would take another folder of the same name, or what this one once held, for a folder whose
+            # README.md names its files.
+            files = sorted(path.resolve().rglob("*")) if path.is_dir() and not streaming else []
+            cache = str(_cache_path("folder", _file_states(files))) if files else None
+            dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming, cache_dir=cache)
+    except Exception as error:  # each loader of datasets has exceptions of its own, and hides the parser's behind them
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(f"{entry['path']} cannot be read as a dataset: {cause or type(cause).__name__}") from error
     for column, feature in (dataset.features or {}).items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(column, Image(decode=False))
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
             dataset = dataset.cast_column(column, List(Image(decode=False)))
     if streaming and isinstance(dataset, Dataset):
-        dataset = dataset.to_iterable_dataset(num_shards=max(1, min(dataset.num_rows // 1000, 64)))
+        num_shards = max(1, min(dataset.num_rows // 1000, 64))
+        dataset = dataset.add_column("_row", np.arange(len(dataset))).to_iterable_dataset(num_shards=num_shards)
+        dataset = dataset.map(decode, batched=True) if decode else dataset
+    elif decode:
+        dataset = dataset.with_transform(decode)
     image_folder = entry.get("image_folder") or str(path.parent if path.is_file() else path)
-    return Source(number, str(entry["path"]), dataset, image_folder, entry.get("weight"))
+    return DataSource(number, str(entry["path"]), dataset, image_folder, entry.get("weight"))
 
 
-def _cache_of_folder(path):
-    """A cache for a folder as it is now: datasets would take another folder of the same name, or what this one once held,
-    for it where a README.md names the files."""
-    files = [file for file in sorted(path.resolve().rglob("*")) if file.is_file()]
-    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return os.path.join(datasets_config.HF_DATASETS_CACHE, Hasher.hash(state))
+def _file_states(files):
+    states = [(str(file), Path(file).stat()) for file in files if Path(file).is_file()]
+    return [(file, state.st_size, state.st_mtime_ns) for file, state in states]
 
 
-def read_row(row, image_folder=""):
-    """Brings a row of any supported kind to one form, without opening its images.
-
-    Args:
-        row (`dict`): `image` and `conversations` (LLaVA), or `messages` and `images` or `image`.
-        image_folder (`str`, *optional*): what relative paths start from.
-
-    Returns:
-        `dict`: `messages`, whose contents are lists of text and image items, and `images`, each a dict of `bytes` and `path`.
-
-    Raises:
-        ValueError: the row breaks the rules; says how.
-    """
-    if row.get("messages") is None and row.get("conversations") is None:
-        raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {sorted(row)}")
-    is_llava = row.get("messages") is None
-    turns = row["conversations"] if is_llava else row["messages"]
-    given = row.get("images") if row.get("images") is not None else row.get("image")
-    given = [] if given is None else given if isinstance(given, list) else [given]
-    role_key, content_key = ("from", "value") if is_llava else ("role", "content")
-    messages, carried = [], []
-    for turn in turns:
-        role = ROLES.get(turn.get(role_key))
-        if role is None:
-            raise ValueError(f"has a turn of {turn.get(role_key)!r}; allowed are {', '.join(ROLES)}")
-        content = turn.get(content_key)
-        if isinstance(content, list):
-            items = []
-            for item in content:
-                kind = item.get("type")
-                if kind not in ("text", "image"):
-                    raise ValueError(f"has an item of type {kind!r}; allowed are 'text' and 'image'")
-                items.append({"type": kind, "text": (item.get("text") or "") if kind == "text" else None})
-                if kind == "image":
-                    carried += [item[key] for key in ("image", "url", "path") if item.get(key) is not None][:1]
-        else:
-            items = [{"type": "text", "text": content or ""}]
-        messages.append({"role": role, "content": items})
-    _check_roles([message["role"] for message in messages])
-    images = carried + given
-    if not any(item["type"] == "image" for message in messages for item in message["content"]):
-        _place_images(messages, len(images), is_llava)
-    num_items = sum(item["type"] == "image" for message in messages for item in message["content"])
-    if num_items != len(images):
-        raise ValueError(
-            f"has {num_items} places for images (<image>, or items of type 'image'), but {len(images)} images"
-        )
-    for message in messages:
-        if message["role"] == "assistant" and not any((item["text"] or "").strip() for item in message["content"]):
-            raise ValueError("has an empty answer")
-    return {"messages": messages, "images": [_to_image_dict(image, image_folder) for image in images]}
+def _cache_path(kind, state):
+    return Path(datasets_config.HF_DATASETS_CACHE, "fila", f"{kind}-{Hasher.hash(state)}")
 
 
-def _check_roles(roles):
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or len(turns) % 2 or any(role != ("user", "assistant")[n % 2] for n, role in enumerate(turns)):
-        raise ValueError(
-            f"has the roles {', '.join(roles) or 'none'}; user and assistant must take turns, the user first and the "
-            "assistant last, perhaps after a system turn"
-        )
+def _lock(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{path}.lock")
 
 
-def _place_images(messages, num_images, is_llava):
-    """Turns each `<image>` in the text of users into an image item. A chat without any gets its images at the start of the
-    first user's turn, which is what TRL does."""
-    users = [message for message in messages if message["role"] == "user"]
-    texts = ["".join(item["text"] for item in message["content"]) for message in users]
-    if num_images and not is_llava and not any("<image>" in text for text in texts):
-        users[0]["content"][:0] = [{"type": "image", "text": None}] * num_images
-    elif is_llava or sum(text.count("<image>") for text in texts) == num_images > 0:
-        for message, text in zip(users, texts):
-            items = []
-            for number, part in enumerate(text.split("<image>")):
-                items += [{"type": "image", "text": None}] * (number > 0)
-                items += [{"type": "text", "text": part.strip("\n")}] * bool(part.strip())
-            message["content"] = items
+def _load_json(path):
+    """A JSON file as a dataset and the function that decodes its batches: columns of more than one type keep JSON, with
+    every value as it is. (The loader of datasets refuses such columns, or puts quotes around their texts.)"""
+    folder = _cache_path("json", _file_states([path.resolve()]))
+    with _lock(folder):
+        if not folder.exists():
+            kinds = {}
+            for row in _read_json(path):
+                for column, value in row.items():
+                    kinds.setdefault(column, set()).update([_get_json_kind(value)] * (value is not None))
+            if not kinds:
+                raise ValueError("it has no rows")
+            for column, found in kinds.items():
+                kind = "float64" if found == {"int64", "float64"} else "large_string"
+                kinds[column] = found.pop() if len(found) == 1 else kind
+            features = Features({column: Value(kind) for column, kind in kinds.items()})
+            with new_folder(folder) as new, TemporaryDirectory(dir=folder.parent) as temporary:
+                kwargs = {"features": features, "gen_kwargs": {"path": path, "kinds": kinds}, "cache_dir": temporary}
+                Dataset.from_generator(_encode_json, **kwargs).save_to_disk(new)
+    dataset = load_saved_dataset(str(folder))
+    columns = [column for column, feature in dataset.features.items() if feature.dtype == "large_string"]
+    return dataset, partial(_decode_json, columns=columns)
 
 
-def _to_image_dict(image, image_folder):
-    if isinstance(image, dict) and (image.get("bytes") is not None or image.get("path")):
-        data, path = image.get("bytes"), image.get("path")
-    elif isinstance(image, str):
-        data, path = None, image
-    else:
-        raise ValueError(f"has an image of {type(image).__name__}, which is no path and no encoded image")
-    return {"bytes": data, "path": path if data is not None else os.path.join(image_folder, path)}
+def _get_json_kind(value):
+    """How Arrow stores a value: `large_string` stands for JSON."""
+    if isinstance(value, str):
+        return "string" if value == value.encode(errors="replace").decode() else "large_string"
+    if type(value) is int:
+        return "int64" if -(2**63) <= value < 2**63 else "large_string"
+    return {bool: "bool", float: "float64"}.get(type(value), "large_string")
 
 
-def open_image(image):
-    """Opens an encoded image; its pixels are not read yet.
+def _encode_json(path, kinds):
+    for row in _read_json(path):
+        yield {
+            column: json.dumps(value) if kinds[column] == "large_string" and value is not None else value
+            for column, value in row.items()
+        }
+
+
+def _decode_json(batch, columns):
+    decoded = {column: [None if text is None else json.loads(text) for text in batch[column]] for column in columns}
+    return {**batch, **decoded}
+
+
+def _read_json(path):
+    """Yields the rows of a JSON array or of JSON Lines; empty ones for what is no object.
 
     Raises:
-        ValueError: it is missing, or no image.
+        ValueError: what the parser says, and the line.
     """
-    try:
-        return PIL.Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"])
-    except FileNotFoundError as error:
-        raise ValueError(f"misses its image {image['path']}") from error
-    except OSError as error:
-        raise ValueError(
-            f"has an image that cannot be read ({image['path'] or 'encoded in the row'}: {error})"
-        ) from error
+    with open(path, encoding="utf-8-sig") as file:
+        is_array = file.read(4096).lstrip().startswith("[")
+        file.seek(0)
+        for row in json.load(file) if is_array else _read_json_lines(file):
+            yield row if isinstance(row, dict) else {}
 
 
-def decode_image(image):
-    """`PIL.Image`: RGB and upright. Raises a `ValueError` if it is broken."""
-    try:
-        return load_image(open_image(image))
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f"has a broken image ({image['path'] or 'encoded in the row'}: {error})") from error
-
-
-def get_image_size(image):
-    """`tuple[int, int]`: height and width as the processor will see them, read from the header."""
-    with open_image(image) as opened:
-        # A PNG without EXIF before its pixels would be read whole in search of it.
-        exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
-        return opened.size if exif.get(EXIF_ORIENTATION, 1) > 4 else opened.size[::-1]
+def _read_json_lines(file):
+    for number, line in enumerate(file, 1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except json.JSONDecodeError as error:
+            reason = f"line {number}, column {error.colno}: {error.msg}"
+            raise ValueError(f"it is neither a JSON array nor JSON Lines ({reason})") from None
 
 
 def check_row(row, collator, image_folder="", decode=False):
-    """What stands against training on a row.
+    """Says whether a row can be trained on.
 
     Args:
         row (`dict`): as it is stored.
@@ -230,7 +225,7 @@ def check_row(row, collator, image_folder="", decode=False):
         decode (`bool`, *optional*): read the images whole, not their headers alone.
 
     Returns:
-        `dict`: `length` in tokens, 0 if the row is too long to be trained on and -1 if it is wrong, and `problem`.
+        `dict`: `length` in tokens, `TOO_LONG` or `BAD`, and `problem`, a phrase that follows the name of the row.
     """
     try:
         example = read_row(row, image_folder)
@@ -240,87 +235,149 @@ def check_row(row, collator, image_folder="", decode=False):
             image_sizes = [get_image_size(image) for image in example["images"]]
         return {"length": len(collator.encode(example["messages"], image_sizes)["input_ids"]), "problem": ""}
     except SequenceTooLongError as error:
-        return {"length": 0, "problem": str(error)}
+        return {"length": TOO_LONG, "problem": str(error)}
     except ValueError as error:
-        return {"length": -1, "problem": str(error)}
+        return {"length": BAD, "problem": str(error)}
+    except jinja2.TemplateError as error:
+        return {"length": BAD, "problem": f"has a conversation that the chat template refuses: {error}"}
 
 
 def _raise_on_bad_rows(source, problems):
-    """Raises for `problems`, a list of (row, reason)."""
+    """Raises for `problems`, a mapping of rows to reasons."""
     if problems:
-        shown = "\n".join(f"  {source.describe(row)} {reason}" for row, reason in problems[:5])
-        raise UserError(
-            f"The data cannot be trained on:\n{shown}\nMend these rows, or leave such rows out with --skip_bad_samples."
-        )
-
-
-def make_index(source, collator, data, training):
-    """Checks every row of a dataset.
-
-    Returns:
-        `Dataset`: `source`, `row` and `length` of the rows that can be trained on.
-
-    Raises:
-        UserError: a row is wrong, or none is left.
-    """
-    dataset, kwargs = source.dataset, {"collator": collator, "image_folder": source.image_folder}
-    if not data.skip_bad_samples:
-        first = (check_row(dataset[row], decode=True, **kwargs) for row in range(min(VALIDATED_ROWS, len(dataset))))
-        _raise_on_bad_rows(source, [(row, found["problem"]) for row, found in enumerate(first) if found["length"] < 0])
-    # Not cached: the files that the rows name may have changed.
-    checked = dataset.map(
-        check_row,
-        fn_kwargs={**kwargs, "decode": data.skip_bad_samples},
-        remove_columns=dataset.column_names,
-        num_proc=data.dataset_num_proc,
-        load_from_cache_file=False,
-        desc=f"Checking {source.name}",
-    ).to_dict()
-    lengths, problems = checked["length"], checked["problem"]
-    bad = [(row, problems[row]) for row, length in enumerate(lengths) if length < 0]
-    if not data.skip_bad_samples:
-        _raise_on_bad_rows(source, bad)
-    num_long = sum(length == 0 for length in lengths)
-    if training.process_index == 0 and (num_long or bad):
-        _report_bad_rows(training.output_dir, source, bad)
-        print(
-            f"{source.name}: {len(lengths) - num_long - len(bad)} samples; {num_long} left out as too long for "
-            f"max_length={data.max_length}, {len(bad)} as bad (bad_samples.jsonl)"
-        )
-    rows = [row for row, length in enumerate(lengths) if length > 0]
-    if not rows:
-        raise UserError(f"{source.name} has {len(lengths)} rows, and none of them can be trained on.")
-    columns = {"source": [source.number] * len(rows), "row": rows, "length": [lengths[row] for row in rows]}
-    return Dataset.from_dict(columns)
+        shown = [f"  {source.describe(row)} {reason}\n" for row, reason in islice(problems.items(), 5)]
+        shown += [f"  and {len(problems) - 5} more\n"] * (len(problems) > 5)
+        advice = "Fix these rows, or leave such rows out with --skip_bad_samples."
+        raise UserError(f"The data cannot be trained on:\n{''.join(shown)}{advice}")
 
 
 def _report_bad_rows(output_dir, source, problems):
     if problems:
         os.makedirs(output_dir, exist_ok=True)
-        lines = [{"data": source.name, "row": row, "problem": problem} for row, problem in problems]
+        lines = [{"data": source.name, "row": row, "problem": problem} for row, problem in problems.items()]
         with open(Path(output_dir) / "bad_samples.jsonl", "a") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def _start_checking(source, kwargs):
+    global _checked_source, _check_options
+    _checked_source, _check_options = source, kwargs
+
+
+def _check_in_process(rows):
+    return [check_row(_checked_source.dataset[row], **_check_options) for row in rows]
+
+
+def _check_rows(source, rows, num_proc, **kwargs):
+    """Yields what [`check_row`] says of each row, from several processes if `num_proc` is above 1."""
+    if not num_proc or num_proc == 1 or len(rows) <= VALIDATED_ROWS:
+        yield from (check_row(source.dataset[row], **kwargs) for row in rows)
+        return
+    # Forked processes inherit the processor. Its classes come from remote code, which cannot be pickled.
+    context = multiprocessing.get_context("fork")
+    parts = [rows[start : start + 256] for start in range(0, len(rows), 256)]
+    with ProcessPoolExecutor(num_proc, context, _start_checking, (source, kwargs)) as pool:
+        yield from chain.from_iterable(pool.map(_check_in_process, parts))
+
+
+def _make_fingerprint(collator):
+    """`str`: stands for everything but the data that the length of a sample depends on, this file included."""
+    with TemporaryDirectory() as folder:
+        collator.processor.save_pretrained(folder)  # with the code of its classes
+        files = [*sorted(Path(folder).rglob("*")), Path(__file__)]
+        return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files if file.is_file()]])
+
+
+def _get_lengths(source, collator, data_arguments, training_arguments):
+    """The length of every row, from the cache where it is there, and the problems of rows that were found bad just now."""
+    skip, is_first = data_arguments.skip_bad_samples, training_arguments.local_process_index == 0
+    files = _file_states(file["filename"] for file in source.dataset.cache_files)
+    state = [files, len(source.dataset), os.path.abspath(source.image_folder), skip, _make_fingerprint(collator)]
+    path = _cache_path("index", state).with_suffix(".npy")
+    options, problems = {"collator": collator, "image_folder": source.image_folder}, {}
+    with training_arguments.main_process_first(desc=f"checking {source.name}"), _lock(path):
+        is_cached = path.exists() and not (is_first and data_arguments.overwrite_cache)
+        lengths = np.load(path) if is_cached else np.full(len(source.dataset), UNCHECKED, dtype=np.int32)
+        # Where bad rows are left out, all processes must leave out the same: an image may turn up meanwhile.
+        rows = np.flatnonzero(lengths < 0 if is_first or not skip else lengths == UNCHECKED)
+        for part, decode in ((rows[rows < VALIDATED_ROWS], True), (rows[rows >= VALIDATED_ROWS], skip)):
+            if not len(part):
+                continue
+            checked = _check_rows(source, part.tolist(), data_arguments.dataset_num_proc, decode=decode, **options)
+            for row, found in zip(part.tolist(), tqdm(checked, f"Checking {source.name}", len(part))):
+                lengths[row] = found["length"]
+                if found["length"] == BAD:
+                    problems[row] = found["problem"]
+            with new_files(path.parent) as folder:
+                np.save(folder / path.name, lengths)
+            if not skip:
+                _raise_on_bad_rows(source, problems)
+    return lengths, problems
+
+
+def index_rows(source, collator, data_arguments, training_arguments):
+    """Checks every row of a dataset. The first process of each machine does it, once, and keeps the lengths in the cache
+    of datasets (`HF_DATASETS_CACHE`) for the others and for later runs.
+
+    The data is checked again when its files, the processor or `max_length` have changed, or with `overwrite_cache`. Rows
+    that were bad are checked again at each start. Images of good rows are not looked at again.
+
+    Returns:
+        `Dataset`: `source`, `row` and `length` of the rows that can be trained on.
+
+    Raises:
+        UserError: a row is bad, or none is left.
+    """
+    lengths, problems = _get_lengths(source, collator, data_arguments, training_arguments)
+    rows = np.flatnonzero(lengths > 0)
+    num_long, num_bad = int((lengths == TOO_LONG).sum()), int((lengths == BAD).sum())
+    if training_arguments.process_index == 0 and (num_long or num_bad):
+        _report_bad_rows(training_arguments.output_dir, source, problems)
+        print(
+            f"{source.name}: {len(rows)} samples; {num_long} left out as too long for "
+            f"max_length={data_arguments.max_length}, {num_bad} as bad (bad_samples.jsonl)"
+        )
+    if not len(rows):
+        raise UserError(f"{source.name} has {len(lengths)} rows, and none of them can be trained on.")
+    return Dataset.from_dict({"source": np.full(len(rows), source.number), "row": rows, "length": lengths[rows]})
+
+
 def _check_streamed(row, collator, source, skip, output_dir):
-    found = check_row({key: row[key] for key in row if key != "_row"}, collator, source.image_folder)
-    if found["length"] < 0:
-        problem = [(row["_row"], found["problem"])]
+    number = row["_row"]
+    found = check_row(row, collator, source.image_folder)
+    if found["length"] == BAD:
+        problems = {number: found["problem"]}
         if not skip:
-            _raise_on_bad_rows(source, problem)
-        _report_bad_rows(output_dir, source, problem)
+            _raise_on_bad_rows(source, problems)
+        _report_bad_rows(output_dir, source, problems)
     example = read_row(row, source.image_folder) if found["length"] > 0 else {"messages": [], "images": []}
-    return {**example, "source": source.number, "row": row["_row"], "length": found["length"]}
+    return {**example, "source": source.number, "row": number, "length": found["length"]}
 
 
-def make_dataset(sources, collator, data, training, streaming=False):
+def _make_stream(source, collator, data_arguments, training_arguments):
+    stream, skip = source.dataset, data_arguments.skip_bad_samples
+    first = list(islice(stream, VALIDATED_ROWS))
+    if not first:
+        raise UserError(f"{source.name} has no rows.")
+    if "_row" not in first[0]:  # of the Hub: a number within a shard
+        stream = stream.map(lambda row, index: {"_row": index}, with_indices=True)
+    if not skip:
+        found = [check_row(row, collator, source.image_folder, decode=True) for row in first]
+        _raise_on_bad_rows(source, {row: f["problem"] for row, f in enumerate(found) if f["length"] == BAD})
+    options = {"collator": collator, "skip": skip, "output_dir": training_arguments.output_dir}
+    check = partial(_check_streamed, source=replace(source, dataset=None), **options)
+    stream = stream.shuffle(seed=training_arguments.seed, buffer_size=data_arguments.shuffle_buffer_size)
+    return stream.map(check, remove_columns=list(first[0])).filter(lambda sample: sample["length"] > 0)
+
+
+def make_dataset(sources, collator, data_arguments, training_arguments, streaming=False):
     """The samples of one or more datasets.
 
     Args:
-        sources (`list[Source]`): the datasets. With weights, samples are drawn by them until each dataset has been seen
+        sources (`list[DataSource]`): the datasets. With weights, samples are drawn by them until each dataset has been seen
             whole; without, each sample comes once.
         collator ([`FilaDataCollator`]): knows the processor and the longest sequence.
-        data ([`DataArguments`]), training (`TrainingArguments`): the options.
+        data_arguments ([`DataArguments`]), training_arguments (`TrainingArguments`): the options.
         streaming (`bool`, *optional*): whether the datasets are read as they come; every row is then checked when it
             comes, and datasets are mixed evenly if they have no weights.
 
@@ -335,28 +392,16 @@ def make_dataset(sources, collator, data, training, streaming=False):
     is_weighted = any(weight is not None for weight in weights)
     if is_weighted and any(not isinstance(weight, int | float) or weight <= 0 for weight in weights):
         raise UserError(f"The weights of the data are {weights}: give all of them, above 0, or none.")
-    make = _make_stream if streaming else make_index
-    parts = [make(source, collator, data, training) for source in sources]
+    make = _make_stream if streaming else index_rows
+    parts = [make(source, collator, data_arguments, training_arguments) for source in sources]
     if len(parts) == 1:
         return parts[0]
     if not is_weighted and not streaming:
         return concatenate_datasets(parts)
     weights = weights if is_weighted else [1] * len(parts)
     probabilities = [weight / sum(weights) for weight in weights]
-    options = {"seed": training.seed, "stopping_strategy": "all_exhausted"}
+    options = {"seed": training_arguments.seed, "stopping_strategy": "all_exhausted"}
     return interleave_datasets(parts, probabilities=probabilities, **options)
-
-
-def _make_stream(source, collator, data, training):
-    first = list(islice(source.dataset, VALIDATED_ROWS))
-    if not data.skip_bad_samples:
-        found = [check_row(row, collator, source.image_folder, decode=True) for row in first]
-        _raise_on_bad_rows(source, [(row, f["problem"]) for row, f in enumerate(found) if f["length"] < 0])
-    options = {"collator": collator, "skip": data.skip_bad_samples, "output_dir": training.output_dir}
-    check = partial(_check_streamed, source=Source(source.number, source.name, None, source.image_folder), **options)
-    stream = source.dataset.map(lambda row, index: {"_row": index}, with_indices=True)
-    stream = stream.shuffle(seed=training.seed, buffer_size=data.shuffle_buffer_size)
-    return stream.map(check, remove_columns=list(first[0])).filter(lambda sample: sample["length"] > 0)
 
 
 @dataclass
@@ -365,7 +410,7 @@ class SampleCollator:
 
     Args:
         collator ([`FilaDataCollator`]): makes the batch.
-        sources (`list[Source]`): what `source` is a number of.
+        sources (`list[DataSource]`): what `source` is a number of.
     """
 
     collator: FilaDataCollator
@@ -374,12 +419,17 @@ class SampleCollator:
     def __call__(self, samples):
         """
         Returns:
-            `dict`: the model's inputs and `sample_ids` of shape (batch_size, 2), which [`LossGuard`] takes out again.
+            `dict`: the model's inputs and `sample_ids` of shape (batch_size, 2): source and row of each sample.
 
         Raises:
-            UserError: an image that cannot be decoded.
+            UserError: an image that cannot be decoded, or a sample that cannot be collated.
         """
-        batch = self.collator([self.read(sample) for sample in samples])
+        examples = [self.read(sample) for sample in samples]
+        try:
+            batch = self.collator(examples)
+        except ValueError as error:
+            names = "; ".join(self.sources[sample["source"]].describe(sample["row"]) for sample in samples)
+            raise UserError(f"The batch of {names} cannot be trained on: {error}") from error
         return {**batch, "sample_ids": torch.tensor([[sample["source"], sample["row"]] for sample in samples])}
 
     def read(self, sample):
@@ -392,5 +442,5 @@ class SampleCollator:
             return {"messages": example["messages"], "images": [decode_image(image) for image in example["images"]]}
         except ValueError as error:
             raise UserError(
-                f"{source.describe(sample['row'])} {error}. Mend it; --skip_bad_samples leaves such rows out."
+                f"{source.describe(sample['row'])} {error}. Fix it, or leave such rows out with --skip_bad_samples."
             ) from error

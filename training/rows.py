@@ -1,0 +1,170 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of training and evaluation data: conversations with encoded images, brought to one form and checked."""
+
+import io
+import math
+import os
+from contextlib import contextmanager
+from reprlib import repr as shorten
+
+import PIL.Image
+from transformers.image_utils import load_image
+
+ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+EXIF_ORIENTATION = 0x0112
+
+
+def read_row(row, image_folder=""):
+    """Brings a row of any supported kind to one form, without opening its images. Numbers become text.
+
+    Args:
+        row (`dict`): `image` and `conversations` (LLaVA), or `messages` and `images` or `image`.
+        image_folder (`str`, *optional*): what relative paths start from.
+
+    Returns:
+        `dict`: `messages`, whose contents are lists of text and image items, and `images`, each a dict of `bytes` and `path`.
+
+    Raises:
+        ValueError: the row breaks the rules; says how.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"is {shorten(row)}, not an object")
+    if row.get("messages") is None and row.get("conversations") is None:
+        found = sorted(column for column, value in row.items() if value is not None and column != "_row")
+        raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {found}")
+    is_llava = row.get("messages") is None
+    column, *keys = ("conversations", "from", "value") if is_llava else ("messages", "role", "content")
+    if not isinstance(row[column], list):
+        raise ValueError(f"has {column!r} of {shorten(row[column])}, not a list of turns")
+    given = row.get("images") if row.get("images") is not None else row.get("image")
+    given = [] if given is None else given if isinstance(given, list) else [given]
+    messages, carried = [], []
+    for turn in row[column]:
+        role, items, images = _read_turn(turn, *keys)
+        messages.append({"role": role, "content": items})
+        carried += images
+    _check_roles([message["role"] for message in messages])
+    images = carried + given
+    if not any(item["type"] == "image" for message in messages for item in message["content"]):
+        _place_images(messages, len(images), is_llava)
+    num_items = sum(item["type"] == "image" for message in messages for item in message["content"])
+    if num_items != len(images):
+        raise ValueError(
+            f"has {num_items} places for images (<image>, or items of type 'image'), but {len(images)} images"
+        )
+    for message in messages:
+        if message["role"] == "assistant" and not any((item["text"] or "").strip() for item in message["content"]):
+            raise ValueError("has an empty answer")
+    return {"messages": messages, "images": [_to_image_dict(image, image_folder) for image in images]}
+
+
+def _read_turn(turn, role_key, content_key):
+    """The role of a turn, its text and image items, and the images that the items carry."""
+    if not isinstance(turn, dict):
+        raise ValueError(f"has a turn that is {shorten(turn)}, not an object with {role_key!r} and {content_key!r}")
+    role, content = turn.get(role_key), turn.get(content_key)
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"has a turn of {shorten(role)}; allowed are {', '.join(ROLES)}")
+    items, images = [], []
+    for item in content if isinstance(content, list) else [{"type": "text", "text": content}]:
+        if not isinstance(item, dict):
+            raise ValueError(f"has an item that is {shorten(item)}, not an object with a 'type'")
+        kind = item.get("type")
+        if kind not in ("text", "image"):
+            raise ValueError(f"has an item of type {shorten(kind)}; allowed are 'text' and 'image'")
+        items.append({"type": kind, "text": _to_text(item.get("text")) if kind == "text" else None})
+        if kind == "image":
+            images += [item[key] for key in ("image", "url", "path") if item.get(key) is not None][:1]
+    return ROLES[role], items, images
+
+
+def _to_text(value):
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"has a text that is not Unicode: {error}") from error
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"has a text that is {shorten(value)}; allowed are strings and numbers")
+    return str(value)
+
+
+def _check_roles(roles):
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns or len(turns) % 2 or any(role != ("user", "assistant")[n % 2] for n, role in enumerate(turns)):
+        raise ValueError(
+            f"has the roles {', '.join(roles) or 'none'}; user and assistant must take turns, the user first and the "
+            "assistant last, perhaps after a system turn"
+        )
+
+
+def _place_images(messages, num_images, is_llava):
+    """Turns each `<image>` in the text of users into an image item. A chat without any gets its images at the start of the
+    first user's turn, which is what TRL does."""
+    users = [message for message in messages if message["role"] == "user"]
+    texts = ["".join(item["text"] for item in message["content"]) for message in users]
+    if num_images and not is_llava and not any("<image>" in text for text in texts):
+        users[0]["content"][:0] = [{"type": "image", "text": None}] * num_images
+    elif is_llava or sum(text.count("<image>") for text in texts) == num_images > 0:
+        for message, text in zip(users, texts):
+            items = []
+            for number, part in enumerate(text.split("<image>")):
+                items += [{"type": "image", "text": None}] * (number > 0)
+                items += [{"type": "text", "text": part.strip("\n")}] * bool(part.strip())
+            message["content"] = items
+
+
+def _to_image_dict(image, image_folder):
+    """An image of a row as a dict of `bytes` and `path`, one of which may be `None`."""
+    given = {"path": image} if isinstance(image, str) else image
+    if isinstance(given, dict):
+        data, path = given.get("bytes"), given.get("path")
+        if isinstance(data, bytes) and (path is None or isinstance(path, str)):
+            return {"bytes": data, "path": path}
+        if data is None and isinstance(path, str) and path:
+            return {"bytes": None, "path": os.path.join(image_folder, path)}
+    raise ValueError(f"has an image of {type(image).__name__}, {shorten(image)}: neither a path nor an encoded image")
+
+
+@contextmanager
+def open_image(image):
+    """Opens an encoded image. Its pixels are not read yet; what goes wrong when they are read in the `with` block is the
+    image's fault as well.
+
+    Args:
+        image (`dict`): of `bytes` and `path`, as [`read_row`] gives it.
+
+    Yields:
+        `PIL.Image.Image`
+
+    Raises:
+        ValueError: it is missing, is no image, is broken, or is larger than Pillow opens.
+    """
+    name, problem = image["path"] or "encoded in the row", "an image that cannot be read"
+    try:
+        with PIL.Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
+            problem = "a broken image"
+            yield opened
+    except FileNotFoundError as error:
+        raise ValueError(f"misses its image {name}") from error
+    except Exception as error:  # each of Pillow's formats has exceptions of its own
+        raise ValueError(f"has {problem} ({name}: {error or type(error).__name__})") from error
+
+
+def decode_image(image):
+    """`PIL.Image`: RGB and upright. Raises a `ValueError` if it cannot be read."""
+    with open_image(image) as opened:
+        return load_image(opened)
+
+
+def get_image_size(image):
+    """`tuple[int, int]`: height and width as the processor will see them, read from the header. Raises as
+    [`decode_image`]."""
+    with open_image(image) as opened:
+        # A PNG without EXIF before its pixels would be read whole in search of it.
+        exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
+        return opened.size if exif.get(EXIF_ORIENTATION, 1) > 4 else opened.size[::-1]
