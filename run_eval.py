@@ -18,24 +18,20 @@ the order of the data) and `mistakes.png` (unless there are none). With a column
 """
 
 import os
-import platform
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.layout import DTYPES
 from fila.evaluation.answer import load_model
 from fila.evaluation.metrics import make_groups, score, summarize_scores
 from fila.evaluation.questions import answer_questions, read_question
-from fila.evaluation.report import write_report
+from fila.evaluation.report import describe_environment, write_report
 from fila.training.data import load_data_source
 
-VERSIONS = ("transformers", "torch", "datasets", "anls_star", "scipy")
 SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "num_workers": 0, "num_mistakes": 0}
 
 
@@ -89,13 +85,9 @@ class EvaluationArguments:
 
 def load_data(options):
     """Opens the dataset, with the rows that are asked. Raises a `UserError` if it cannot be opened or is empty."""
-    entry = {key: getattr(options, key) for key in ("name", "split", "image_folder")}
-    try:
-        source = load_data_source(0, {"path": options.data, **entry})
-    except UserError as error:
-        raise UserError(f"--data {error}") from error
-    if options.limit is not None:
-        source.dataset = source.dataset.select(range(min(options.limit, len(source.dataset))))
+    entry = {"name": options.name, "split": options.split, "image_folder": options.image_folder}
+    source = load_data_source(0, {"path": options.data, **entry})
+    source.dataset = source.dataset.take(min(options.limit or len(source.dataset), len(source.dataset)))
     if len(source.dataset) == 0:
         raise UserError(f"--data {source.name} has no rows: there is nothing to ask.")
     return source
@@ -123,29 +115,23 @@ def evaluate(options):
     )
     questions = [read_question(source, row) for row in range(len(source.dataset))]
     start = time.perf_counter()
-    settings = {name: getattr(options, name) for name in ("batch_size", "max_new_tokens", "num_workers")}
-    predictions = answer_questions(model, processor, source, questions, **settings)
+    predictions = answer_questions(
+        model, processor, source, questions, options.batch_size, options.max_new_tokens, options.num_workers
+    )
     seconds = time.perf_counter() - start
 
+    # A missing number is null in JSON.
+    values = table.astype(object).where(table.notna(), None).to_dict("records")
     answers = [
         {key: question[key] for key in ("row", "question", "references")}
-        | {"prediction": text, **score(text, question["references"])}
-        for question, text in zip(questions, predictions)
+        | {"prediction": text, **score(text, question["references"]), "groups": row_values}
+        for question, text, row_values in zip(questions, predictions, values)
     ]
-    scores = pd.DataFrame(answers)
+    scores = pd.DataFrame(answers, columns=["em", "anls"])
     num_images = sum(len(question["image_sizes"]) for question in questions)
-    is_cuda = model.device.type == "cuda"
     results = {
         "settings": asdict(options),
-        "environment": {
-            **{name: version(name) for name in VERSIONS},
-            "device": model.device.type,
-            "processor": torch.cuda.get_device_name(model.device)
-            if is_cuda
-            else platform.processor() or platform.machine(),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "model_type": model.config.model_type,
-        },
+        "environment": describe_environment(model),
         "overall": summarize_scores(scores),
         "groups": {
             grouping: {name: summarize_scores(part) for name, part in scores.groupby(names, observed=True, sort=True)}
@@ -154,8 +140,6 @@ def evaluate(options):
         "seconds": seconds,
         "seconds_per_image": seconds / num_images if num_images else None,
     }
-    values = table.astype(object).where(table.notna(), None).to_dict("records")  # a missing number is null in JSON
-    answers = [answer | {"groups": row_values} for answer, row_values in zip(answers, values)]
     mistakes = sorted((answer for answer in answers if not answer["em"]), key=lambda answer: answer["anls"])
     write_report(options.output_dir, results, answers, mistakes[: options.num_mistakes], source)
     return results

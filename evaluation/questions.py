@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fila.common.arguments import UserError
 from fila.evaluation.answer import generate_answers, prepare_inputs
-from fila.training.data import decode_image, get_image_size, read_row
+from fila.training.rows import decode_image, get_image_size, read_row
 
 
 def read_question(source, row, decode=False):
@@ -83,7 +83,7 @@ def answer_questions(model, processor, source, questions, batch_size=8, max_new_
     Args:
         model, processor: from [`~fila.evaluation.answer.load_model`].
         source ([`~fila.training.data.DataSource`]): the data.
-        questions (`list[dict]`): all of its questions in order, from [`read_question`].
+        questions (`list[dict]`): those of all its rows, from [`read_question`].
         batch_size, max_new_tokens, num_workers (`int`, *optional*): as the options of run_eval.py.
 
     Returns:
@@ -95,17 +95,15 @@ def answer_questions(model, processor, source, questions, batch_size=8, max_new_
     count_tokens = getattr(
         processor.image_processor, "get_number_of_image_tokens", lambda height, width: height * width
     )
-
-    def get_length(question):
-        return sum(count_tokens(*size) for size in question["image_sizes"]), len(question["question"])
-
-    order = [question["row"] for question in sorted(questions, key=get_length, reverse=True)]
-    collator = QuestionCollator(processor, source)
+    lengths = [
+        (sum(count_tokens(*size) for size in question["image_sizes"]), len(question["question"]))
+        for question in questions
+    ]
+    order = sorted(range(len(questions)), key=lengths.__getitem__, reverse=True)
+    loader = DataLoader(order, batch_size, collate_fn=QuestionCollator(processor, source), num_workers=num_workers)
     answers = {}
-    with tqdm(total=len(order), unit=" questions") as progress:
-        for rows, inputs in DataLoader(order, batch_size, collate_fn=collator, num_workers=num_workers):
-            if isinstance(inputs, UserError):
-                raise inputs
-            answers |= zip(rows, generate_answers(model, processor, inputs, max_new_tokens=max_new_tokens))
-            progress.update(len(rows))
-    return [answers[question["row"]] for question in questions]
+    for rows, inputs in tqdm(loader, unit=" batches"):
+        if isinstance(inputs, UserError):
+            raise inputs
+        answers |= zip(rows, generate_answers(model, processor, inputs, max_new_tokens=max_new_tokens))
+    return [answers[row] for row in range(len(questions))]

@@ -3,11 +3,14 @@
 """What an evaluation leaves for people: tables, and a picture of the worst mistakes."""
 
 import json
+import platform
 import textwrap
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 import PIL.ImageOps
+import torch
 from matplotlib.figure import Figure
 
 from fila.common.arguments import UserError
@@ -15,19 +18,23 @@ from fila.common.files import new_folder
 from fila.evaluation.questions import read_question
 
 
+def describe_environment(model):
+    """`dict`: versions of libraries, and what the model ran on."""
+    is_cuda = model.device.type == "cuda"
+    return {
+        **{name: version(name) for name in ("transformers", "torch", "datasets", "anls_star", "scipy")},
+        "device": model.device.type,
+        "processor": torch.cuda.get_device_name(model.device)
+        if is_cuda
+        else platform.processor() or platform.machine(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "model_type": model.config.model_type,
+    }
+
+
 def write_report(output_dir, results, answers, mistakes, source):
-    """Writes the output folder of run_eval.py, whole or not at all.
-
-    Args:
-        output_dir (`str`): the folder to make.
-        results (`dict`): see [`~fila.run_eval.evaluate`].
-        answers (`list[dict]`): the lines of predictions.jsonl.
-        mistakes (`list[dict]`): those that are shown in mistakes.png.
-        source ([`~fila.training.data.DataSource`]): the data.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Writes the output folder of run_eval.py, whole or not at all: the `results` of its `evaluate`, `answers` (the lines of
+    predictions.jsonl), and a picture of those in `mistakes`. Raises a `UserError` if it cannot be written."""
     try:
         with new_folder(output_dir) as folder:
             (folder / "results.json").write_text(json.dumps(results, indent=2, default=str) + "\n")
