@@ -19,10 +19,11 @@ the order of the data) and `mistakes.png` (unless there are none). With a column
 
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.layout import DTYPES
@@ -35,35 +36,29 @@ from fila.training.data import load_data_source
 SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "num_workers": 0, "num_mistakes": 0}
 
 
-def _option(default, text):
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class EvaluationArguments:
     """What is evaluated, on what, and where the results go."""
 
-    model_name_or_path: str | None = _option(None, "The model: a folder or Hub id.")
-    data: str | None = _option(None, "A file, a folder of save_to_disk or a Hub dataset.")
-    name: str | None = _option(None, "Configuration of a Hub dataset.")
-    split: str = _option("test", "Split of the dataset; a file has none.")
-    image_folder: str | None = _option(None, "Where relative paths of images start.")
-    output_dir: str = _option("results", "A folder to make.")
-    group_by: list[str] = field(
+    model_name_or_path: str | None = HfArg(default=None, help="The model: a folder or Hub id.")
+    data: str | None = HfArg(default=None, help="A file, a folder of save_to_disk or a Hub dataset.")
+    name: str | None = HfArg(default=None, help="Configuration of a Hub dataset.")
+    split: str = HfArg(default="test", help="Split of the dataset; a file has none.")
+    image_folder: str | None = HfArg(default=None, help="Where relative paths of images start.")
+    output_dir: str = HfArg(default="results", help="A folder to make.")
+    group_by: list[str] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "Columns, or COLUMN:EDGE,EDGE,... for numbers; those without edges are cut into quartiles. With * "
-            "between them, every combination."
-        },
+        help="Columns, or COLUMN:EDGE,EDGE,... for numbers; those without edges are cut into quartiles. With * between "
+        "them, every combination.",
     )
-    limit: int | None = _option(None, "Ask the first so many rows.")
-    batch_size: int = _option(8, "Questions that are answered together.")
-    max_new_tokens: int = _option(32, "Longest answer, in tokens.")
-    num_workers: int = _option(0, "Processes that read the images.")
-    num_mistakes: int = _option(12, "Mistakes in the picture, worst first; 0: no picture.")
-    dtype: str = _option("auto", f"Of the weights: auto, {', '.join(DTYPES)}.")
-    device: str | None = _option(None, "Such as cuda or cpu; an accelerator if there is one.")
-    attn_implementation: str | None = _option(None, "Such as sdpa or flash_attention_2.")
+    limit: int | None = HfArg(default=None, help="Ask the first so many rows.")
+    batch_size: int = HfArg(default=8, help="Questions that are answered together.")
+    max_new_tokens: int = HfArg(default=32, help="Longest answer, in tokens.")
+    num_workers: int = HfArg(default=0, help="Processes that read the images.")
+    num_mistakes: int = HfArg(default=12, help="Mistakes in the picture, worst first; 0: no picture.")
+    dtype: str = HfArg(default="auto", help=f"Of the weights: auto, {', '.join(DTYPES)}.")
+    device: str | None = HfArg(default=None, help="Such as cuda or cpu; an accelerator if there is one.")
+    attn_implementation: str | None = HfArg(default=None, help="Such as sdpa or flash_attention_2.")
 
     def check(self):
         """Raises a `UserError` for values that are not allowed."""
@@ -100,9 +95,9 @@ def evaluate(options):
         options ([`EvaluationArguments`]): the options.
 
     Returns:
-        `dict`: the content of results.json: `settings`, `environment` (versions, device), `overall` and, for each grouping
-        of `--group_by` and each group, `groups` (each from [`~fila.evaluation.metrics.summarize_scores`]), `seconds` from
-        the first batch to the last and `seconds_per_image`, reading included; `None` without images.
+        `dict`: the content of results.json: `settings`, `environment`, `overall` and `groups` (of each grouping, each from
+        [`~fila.evaluation.metrics.summarize_scores`]), `seconds` from the first batch to the last and `seconds_per_image`,
+        reading included; `None` without images.
 
     Raises:
         UserError: anything that a user can fix. No output is left then.
@@ -110,10 +105,10 @@ def evaluate(options):
     options.check()
     source = load_data(options)
     table, groups = make_groups(source.dataset, options.group_by)
+    questions = [read_question(source, row) for row in range(len(source.dataset))]
     model, processor = load_model(
         options.model_name_or_path, options.dtype, options.device, options.attn_implementation
     )
-    questions = [read_question(source, row) for row in range(len(source.dataset))]
     start = time.perf_counter()
     predictions = answer_questions(
         model, processor, source, questions, options.batch_size, options.max_new_tokens, options.num_workers

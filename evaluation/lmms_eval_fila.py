@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FILA as a model of lmms-eval, which knows TextVQA, DocVQA, ChartQA and many more.
 
-pip install -e ".[lmms_eval]"
+pip install -e . lmms_eval
 lmms-eval --model fila --model_args pretrained=stage2 --tasks textvqa_val,docvqa_val,chartqa --batch_size 8
 
 lmms-eval finds the model by the entry point of this package. Any model that run_eval.py takes may be given; `dtype` and

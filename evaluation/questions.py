@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The questions of a dataset: read, checked and asked in batches."""
 
-from dataclasses import dataclass
+from functools import partial
+from reprlib import repr as shorten
 
 import jinja2
 from torch.utils.data import DataLoader
@@ -34,8 +35,10 @@ def read_question(source, row, decode=False):
         turn = [message["role"] for message in example["messages"]].index("assistant")
         messages = example["messages"][:turn]
         references = content.get("answers") or [_get_text(example["messages"][turn])]
+        if isinstance(references, list):  # of years, perhaps
+            references = [str(text) if type(text) in (int, float) else text for text in references]
         if not isinstance(references, list) or not all(isinstance(text, str) and text.strip() for text in references):
-            raise ValueError(f"has the 'answers' {references!r}; allowed is a list of texts that are not empty")
+            raise ValueError(f"has the 'answers' {shorten(references)}; allowed is a list of texts that are not empty")
         items = [item for message in messages for item in message["content"] if item["type"] == "image"]
         images = example["images"][: len(items)]
         sizes = [get_image_size(image) for image in images]
@@ -52,29 +55,16 @@ def _get_text(message):
     return "".join(item["text"] for item in message["content"] if item["type"] == "text").strip()
 
 
-@dataclass
-class QuestionCollator:
-    """Makes model inputs of questions, in the worker.
-
-    Args:
-        processor (`ProcessorMixin`): of the model.
-        source ([`~fila.training.data.DataSource`]): the data.
-    """
-
-    processor: object
-    source: object
-
-    def __call__(self, rows):
-        """`tuple`: the rows, and the model's inputs; or a `UserError` for them, which would arrive with a traceback for a
-        message if it were raised in a worker."""
-        try:
-            conversations = [read_question(self.source, row, decode=True)["messages"] for row in rows]
-            return rows, prepare_inputs(self.processor, conversations)
-        except UserError as error:
-            return rows, error
-        except (ValueError, jinja2.TemplateError) as error:
-            names = "; ".join(self.source.describe(row) for row in rows)
-            return rows, UserError(f"--data The model's processor refuses a question of {names}: {error}")
+def collate_questions(rows, source, processor):
+    """`tuple`: the numbers of rows, and the model's inputs for their questions; or the `UserError` about them, which would
+    have a traceback for a message if a worker raised it."""
+    try:
+        return rows, prepare_inputs(processor, [read_question(source, row, decode=True)["messages"] for row in rows])
+    except UserError as error:
+        return rows, error
+    except (ValueError, jinja2.TemplateError) as error:
+        names = "; ".join(source.describe(row) for row in rows)
+        return rows, UserError(f"--data The model's processor refuses a question of {names}: {error}")
 
 
 def answer_questions(model, processor, source, questions, batch_size=8, max_new_tokens=32, num_workers=0):
@@ -95,14 +85,17 @@ def answer_questions(model, processor, source, questions, batch_size=8, max_new_
     count_tokens = getattr(
         processor.image_processor, "get_number_of_image_tokens", lambda height, width: height * width
     )
-    lengths = [
-        (sum(count_tokens(*size) for size in question["image_sizes"]), len(question["question"]))
-        for question in questions
-    ]
-    order = sorted(range(len(questions)), key=lengths.__getitem__, reverse=True)
-    loader = DataLoader(order, batch_size, collate_fn=QuestionCollator(processor, source), num_workers=num_workers)
+
+    def get_lengths(row):
+        sizes = questions[row]["image_sizes"]
+        return sum(count_tokens(*size) for size in sizes), len(questions[row]["question"])
+
+    order = sorted(range(len(questions)), key=get_lengths, reverse=True)
+    collate = partial(collate_questions, source=source, processor=processor)
     answers = {}
-    for rows, inputs in tqdm(loader, unit=" batches"):
+    for rows, inputs in tqdm(
+        DataLoader(order, batch_size, collate_fn=collate, num_workers=num_workers), unit=" batches"
+    ):
         if isinstance(inputs, UserError):
             raise inputs
         answers |= zip(rows, generate_answers(model, processor, inputs, max_new_tokens=max_new_tokens))

@@ -73,14 +73,8 @@ def make_tables(results):
 
 
 def draw_mistakes(mistakes, source, path):
-    """Saves a picture of questions, with what was expected and answered. With a column `box`, the answer is framed and shown
-    in a close-up.
-
-    Args:
-        mistakes (`list[dict]`): lines of predictions.jsonl.
-        source ([`~fila.training.data.DataSource`]): the data.
-        path (`Path`): a PNG file to write.
-    """
+    """Saves a picture, `path` (a PNG file), of questions, with what was expected and answered; `mistakes` are lines of
+    predictions.jsonl. With a column `box`, the answer is framed and shown in a close-up."""
     num_columns = min(3, len(mistakes))
     num_rows = -(-len(mistakes) // num_columns)
     figure = Figure(figsize=(4.5 * num_columns, 5.5 * num_rows), layout="constrained")

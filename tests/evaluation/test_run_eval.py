@@ -330,6 +330,9 @@ def test_numbers_in_a_conversation_are_text(model_folder, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps([{"conversations": turns}]))
     _, lines = run(model_folder, tmp_path / "data.json", tmp_path / "results")
     assert lines[0]["references"] == ["2019"]
+    (tmp_path / "data.json").write_text(json.dumps([{"conversations": turns, "answers": [2019, "MMXIX"]}]))
+    _, lines = run(model_folder, tmp_path / "data.json", tmp_path / "alternatives")
+    assert lines[0]["references"] == ["2019", "MMXIX"]
 
 
 def test_a_file_that_is_no_dataset_is_named(model_folder, tmp_path):
