@@ -29,7 +29,7 @@ $(VENV)/.demo-installed: setup.cfg pyproject.toml
 	@echo "Installing PyTorch, transformers, timm and matplotlib into $(VENV): about 2.5 GB to download ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
-	$(BIN)/python -m pip install --no-build-isolation --editable ".[demo]"
+	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable ".[demo]"
 	touch $@
 
 $(FLOOR)/.installed: $(VENV)/.installed
