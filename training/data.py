@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training data: datasets of any supported kind are opened, checked once, indexed and mixed."""
 
+import inspect
 import json
 import multiprocessing
 import os
@@ -15,16 +16,7 @@ from tempfile import TemporaryDirectory
 import jinja2
 import numpy as np
 import torch
-from datasets import (
-    Dataset,
-    Features,
-    Image,
-    List,
-    Value,
-    concatenate_datasets,
-    interleave_datasets,
-    load_dataset,
-)
+from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
 from datasets import config as datasets_config
 from datasets import load_from_disk as load_saved_dataset
 from datasets.fingerprint import Hasher
@@ -33,8 +25,9 @@ from filelock import FileLock
 
 from fila import FilaDataCollator
 from fila.common.arguments import UserError
-from fila.common.files import new_files, new_folder
+from fila.common.files import new_files
 from fila.processing_fila import SequenceTooLongError
+from fila.training.json_files import JSON_KIND, convert_json, decode_json
 from fila.training.rows import decode_image, get_image_size, read_row
 
 VALIDATED_ROWS = 64  # whose images are decoded before the rest is looked at
@@ -147,72 +140,14 @@ def _lock(path):
 
 
 def _load_json(path):
-    """A JSON file as a dataset and the function that decodes its batches: columns of more than one type keep JSON, with
-    every value as it is. (The loader of datasets refuses such columns, or puts quotes around their texts.)"""
+    """A JSON file as a dataset, and the function that decodes its batches."""
     folder = _cache_path("json", _file_states([path.resolve()]))
     with _lock(folder):
         if not folder.exists():
-            kinds = {}
-            for row in _read_json(path):
-                for column, value in row.items():
-                    kinds.setdefault(column, set()).update([_get_json_kind(value)] * (value is not None))
-            if not kinds:
-                raise ValueError("it has no rows")
-            for column, found in kinds.items():
-                kind = "float64" if found == {"int64", "float64"} else "large_string"
-                kinds[column] = found.pop() if len(found) == 1 else kind
-            features = Features({column: Value(kind) for column, kind in kinds.items()})
-            with new_folder(folder) as new, TemporaryDirectory(dir=folder.parent) as temporary:
-                kwargs = {"features": features, "gen_kwargs": {"path": path, "kinds": kinds}, "cache_dir": temporary}
-                Dataset.from_generator(_encode_json, **kwargs).save_to_disk(new)
+            convert_json(path, folder)
     dataset = load_saved_dataset(str(folder))
-    columns = [column for column, feature in dataset.features.items() if feature.dtype == "large_string"]
-    return dataset, partial(_decode_json, columns=columns)
-
-
-def _get_json_kind(value):
-    """How Arrow stores a value: `large_string` stands for JSON."""
-    if isinstance(value, str):
-        return "string" if value == value.encode(errors="replace").decode() else "large_string"
-    if type(value) is int:
-        return "int64" if -(2**63) <= value < 2**63 else "large_string"
-    return {bool: "bool", float: "float64"}.get(type(value), "large_string")
-
-
-def _encode_json(path, kinds):
-    for row in _read_json(path):
-        yield {
-            column: json.dumps(value) if kinds[column] == "large_string" and value is not None else value
-            for column, value in row.items()
-        }
-
-
-def _decode_json(batch, columns):
-    decoded = {column: [None if text is None else json.loads(text) for text in batch[column]] for column in columns}
-    return {**batch, **decoded}
-
-
-def _read_json(path):
-    """Yields the rows of a JSON array or of JSON Lines; empty ones for what is no object.
-
-    Raises:
-        ValueError: what the parser says, and the line.
-    """
-    with open(path, encoding="utf-8-sig") as file:
-        is_array = file.read(4096).lstrip().startswith("[")
-        file.seek(0)
-        for row in json.load(file) if is_array else _read_json_lines(file):
-            yield row if isinstance(row, dict) else {}
-
-
-def _read_json_lines(file):
-    for number, line in enumerate(file, 1):
-        try:
-            if line.strip():
-                yield json.loads(line)
-        except json.JSONDecodeError as error:
-            reason = f"line {number}, column {error.colno}: {error.msg}"
-            raise ValueError(f"it is neither a JSON array nor JSON Lines ({reason})") from None
+    columns = [column for column, feature in dataset.features.items() if feature.dtype == JSON_KIND]
+    return dataset, partial(decode_json, columns=columns)
 
 
 def check_row(row, collator, image_folder="", decode=False):
@@ -281,11 +216,12 @@ def _check_rows(source, rows, num_proc, **kwargs):
 
 
 def _make_fingerprint(collator):
-    """`str`: stands for everything but the data that the length of a sample depends on, this file included."""
+    """`str`: stands for all that the length of a sample depends on, but the data: processor, longest sequence and code."""
     with TemporaryDirectory() as folder:
-        collator.processor.save_pretrained(folder)  # with the code of its classes
-        files = [*sorted(Path(folder).rglob("*")), Path(__file__)]
-        return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files if file.is_file()]])
+        collator.processor.save_pretrained(folder)
+        code = [__file__, inspect.getfile(read_row), inspect.getfile(type(collator))]
+        files = [file for file in map(Path, [*sorted(Path(folder).rglob("*")), *code]) if file.is_file()]
+        return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files]])
 
 
 def _get_lengths(source, collator, data_arguments, training_arguments):
@@ -320,7 +256,8 @@ def index_rows(source, collator, data_arguments, training_arguments):
     of datasets (`HF_DATASETS_CACHE`) for the others and for later runs.
 
     The data is checked again when its files, the processor or `max_length` have changed, or with `overwrite_cache`. Rows
-    that were bad are checked again at each start. Images of good rows are not looked at again.
+    that were bad are checked again at each start. Images of good rows are not looked at again. Where the first check of
+    several processes takes longer than `ddp_timeout` (half an hour), raise that, or use `dataset_num_proc`.
 
     Returns:
         `Dataset`: `source`, `row` and `length` of the rows that can be trained on.

@@ -336,6 +336,17 @@ def test_malformed_rows_of_a_stream_are_named_and_skipped(processor, tmp_path):
     assert sorted(trained) == [0, 1, len(rows) - 1]
 
 
+def test_rows_of_a_long_stream_have_their_numbers(processor, tmp_path):
+    rows = [llava(f"What is {number}?", str(number)) for number in range(3000)]
+    rows[2500] = llava("Hi", "")
+    path = write_json(tmp_path / "data.json", rows)
+    samples, _ = make(processor, tmp_path, path, streaming=True, arguments=["--skip_bad_samples"])
+    answers = {sample["row"]: sample["messages"][1]["content"][0]["text"] for sample in samples}
+    assert answers == {number: str(number) for number in range(3000) if number != 2500}
+    listed = json.loads((tmp_path / "output" / "bad_samples.jsonl").read_text())
+    assert (listed["row"], listed["problem"]) == (2500, "has an empty answer")
+
+
 def test_numbers_become_text_and_texts_stay_as_they_are(processor, tmp_path):
     texts = ["2019", "2.5", "7", "-3", "2019-01-01", "null", '"quoted"', "é😀"]
     rows = [llava(f"Which is {number}?", text) for number, text in enumerate(texts)]
@@ -417,6 +428,20 @@ def test_second_start_opens_no_image(processor, tmp_path, pictures):
         make(processor, tmp_path, pictures, arguments=["--overwrite_cache"])
 
 
+@pytest.mark.parametrize("name", ["saved", "rows.parquet"])
+def test_data_with_images_inside_is_checked_once(processor, tmp_path, monkeypatch, name):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    rows = {"messages": [messages] * 3, "image": [random_image(60, 90, seed) for seed in range(3)]}
+    dataset = Dataset.from_dict(rows).cast_column("image", Image())
+    path = str(tmp_path / name)
+    dataset.save_to_disk(path) if name == "saved" else dataset.to_parquet(path)
+    first, _ = make(processor, tmp_path, path)
+    monkeypatch.setattr(PIL.Image, "open", None)
+    second, _ = make(processor, tmp_path, path)
+    assert len(second) == 3
+    assert second[:] == first[:]
+
+
 def change_data(tmp_path, processor):
     path = tmp_path / "data.json"
     path.write_text(path.read_text().replace("What is it?", "What is this?"))
@@ -469,7 +494,8 @@ from transformers import AutoProcessor, TrainingArguments
 
 if __name__ == "__main__":
     folder, num_proc, *paths = sys.argv[1:]
-    training = TrainingArguments(folder, use_cpu=True, ddp_backend="gloo", report_to="none")
+    backend = "gloo" if "LOCAL_RANK" in os.environ else None
+    training = TrainingArguments(folder, use_cpu=True, ddp_backend=backend, report_to="none")
     collator = FilaDataCollator(AutoProcessor.from_pretrained(folder, trust_remote_code=True), max_length=256)
     num_proc = int(num_proc) or None
     check, checked = data.check_row, []
@@ -483,6 +509,7 @@ if __name__ == "__main__":
         except UserError as error:
             result = str(error).splitlines()[1]
         print(f"process {training.process_index}: {result}, {len(checked)} checked here", flush=True)
+    os._exit(0)  # a thread of gloo may abort the interpreter's shutdown
 """
 
 
