@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from malformed import malformed_rows
 from transformers import (
     CLIPImageProcessor,
     LlavaConfig,
@@ -23,7 +24,9 @@ from transformers import (
 from fila import run_eval
 from fila.common.arguments import UserError
 from fila.evaluation import report
+from fila.evaluation.questions import read_question
 from fila.run_eval import EvaluationArguments
+from fila.training.data import load_data_source
 from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
 
 SIZES = [(60, 140), (140, 60), (200, 90), (120, 120), (30, 30), (60, 150)]
@@ -323,6 +326,16 @@ def test_malformed_rows_are_named(row, broken_images, model_folder, tmp_path):
     with pytest.raises(UserError, match=f"^--data {data}, row 0 "):
         run_eval.main(arguments)
     assert not (tmp_path / "results").exists()
+
+
+def test_every_malformed_row_is_named(tmp_path):
+    rows = list(malformed_rows(tmp_path))
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    source = load_data_source(0, str(tmp_path / "data.json"))
+    assert len(source.dataset) == len(rows) > 200
+    for row in range(len(rows)):
+        with pytest.raises(UserError, match=f"data.json, row {row} .*Fix or remove this row"):
+            read_question(source, row, decode=True)
 
 
 def test_numbers_in_a_conversation_are_text(model_folder, tmp_path):
