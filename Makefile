@@ -26,7 +26,7 @@ $(VENV)/.installed: $(VENV)/.demo-installed
 	touch $@
 
 $(VENV)/.demo-installed: setup.cfg pyproject.toml
-	@echo "Installing PyTorch, transformers, timm and matplotlib into $(VENV): about 2.5 GB to download ..."
+	@echo "Installing PyTorch, transformers, timm and matplotlib into $(VENV) (5.6 GB on disk) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
 	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable ".[demo]"
