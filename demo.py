@@ -9,76 +9,113 @@ import argparse
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
+import PIL.Image
+import PIL.ImageOps
 import torch
-from matplotlib import patches
-from matplotlib import pyplot as plt
-from PIL import Image, UnidentifiedImageError
-from transformers import AutoModel, AutoProcessor, TextStreamer
+from transformers import TextStreamer
 
-ROOT = Path(__file__).resolve().parent
+from fila.common.arguments import UserError, run_command
+from fila.common.layout import ROOT
+from fila.common.views import draw_views
+from fila.evaluation.answer import load_model, prepare_inputs
 
 
-def main():
+def open_image(path):
+    """`PIL.Image`: RGB, upright, over white where it is transparent. Raises a `UserError` if it cannot be read."""
+    try:
+        with PIL.Image.open(path) as opened:
+            image = PIL.ImageOps.exif_transpose(opened)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no image {path}.") from error
+    except Exception as error:  # each of Pillow's formats has exceptions of its own
+        raise UserError(f"{path} is not an image that can be read: {error or type(error).__name__}") from error
+
+
+def print_geometry(model, processor, inputs):
+    """Prints how one image was tiled, and its tokens."""
+    (height, width), (rows, columns) = inputs["image_sizes"][0].tolist(), inputs["image_grids"][0].tolist()
+    view_sizes = [inputs[key].shape[-1] for key in ("pixel_values", "high_res_pixel_values") if key in inputs]
+    canvases = [f"{max(rows, 1) * size} x {max(columns, 1) * size}" for size in view_sizes]
+    num_image_tokens = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    print(f"image          {height} x {width} pixels (height x width)")
+    print(f"canvas         {', ConvNeXt sees '.join(canvases)}")
+    print(f"tiles          {f'{rows} x {columns}, and the global view' if rows else 'none, the global view alone'}")
+    print(f"tokens         {num_image_tokens} of the image, {inputs['input_ids'].shape[1]} in all")
+
+
+def stream_answer(model, processor, inputs, max_new_tokens):
+    """Prints the answer as it comes.
+
+    Returns:
+        `tuple[torch.Tensor, float, float]`: the new tokens, and the seconds of the hybrid encoder and of the decoder.
+    """
+
+    def note_time(*_):
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        times.append(time.perf_counter())
+
+    times = []
+    encoder = model.model.vision_tower
+    hooks = [encoder.register_forward_pre_hook(note_time), encoder.register_forward_hook(note_time)]
+    print("answer         ", end="", flush=True)
+    streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    note_time()
+    output = model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=streamer)
+    note_time()
+    for hook in hooks:
+        hook.remove()
+    start, encoder_start, encoder_end, end = times
+    encoder_time = encoder_end - encoder_start
+    return output[0, inputs["input_ids"].shape[1] :], encoder_time, end - start - encoder_time
+
+
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path, default=ROOT / "assets" / "receipt.png", help="an image file")
     parser.add_argument("--prompt", default="What is the name of the shop?", help="the question")
     parser.add_argument("--model", default=str(ROOT), help="model folder or Hub id (default: this repository)")
     parser.add_argument("--output", type=Path, default=Path("demo_output/views.png"), help="where to save the picture")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer")
-    arguments = parser.parse_args()
-    try:
-        image = Image.open(arguments.image).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        parser.error(f"{arguments.image} is not an image that can be read: {error}")
+    arguments = parser.parse_args(arguments)
+    if arguments.max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens {arguments.max_new_tokens} is too small: give 1 or more.")
+    image = open_image(arguments.image)
 
-    processor = AutoProcessor.from_pretrained(arguments.model, trust_remote_code=True)
-    model = AutoModel.from_pretrained(arguments.model, trust_remote_code=True, dtype="auto").eval()
-
+    print(f"model          loading {arguments.model}", flush=True)
+    model, processor = load_model(arguments.model)
+    if model.config.model_type != "fila":
+        raise UserError(f"{arguments.model} is a {model.config.model_type}, not a FILA.")
     content = [{"type": "image", "image": image}, {"type": "text", "text": arguments.prompt}]
     start = time.perf_counter()
-    chat = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-    inputs = processor.apply_chat_template([{"role": "user", "content": content}], **chat)
+    inputs = prepare_inputs(processor, [[{"role": "user", "content": content}]])
     preprocess_time = time.perf_counter() - start
-    rows, columns = inputs["image_grids"][0].tolist()
-    tile_size, high_res_size = (inputs[key].shape[-1] for key in ("pixel_values", "high_res_pixel_values"))
-    num_image_tokens = int((inputs["input_ids"] == processor.image_token_id).sum())
-    print(f"image          {image.height} x {image.width} pixels (height x width)")
+    print_geometry(model, processor, inputs)
+    inputs = inputs.to(model.device, dtype=model.dtype)
+    new_tokens, encoder_time, decoder_time = stream_answer(model, processor, inputs, arguments.max_new_tokens)
     print(
-        f"canvas         {rows * tile_size} x {columns * tile_size}, ConvNeXt's {rows * high_res_size} x {columns * high_res_size}"
+        f"timings        preprocessing {preprocess_time:.2f} s, hybrid encoder {encoder_time:.2f} s, "
+        f"prefill and {len(new_tokens)} new tokens {decoder_time:.2f} s"
     )
-    print(f"tiles          {rows} x {columns}, and the global view")
-    print(f"tokens         {num_image_tokens} of the image, {inputs['input_ids'].shape[1]} in all")
-
-    times = []
-    for register in (
-        model.model.vision_tower.register_forward_pre_hook,
-        model.model.vision_tower.register_forward_hook,
-    ):
-        register(lambda *_: times.append(time.perf_counter()))
-    print("answer         ", end="", flush=True)
-    start = time.perf_counter()
-    streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    output = model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, streamer=streamer)
-    total = time.perf_counter() - start
-    num_new_tokens = output.shape[1] - inputs["input_ids"].shape[1]
-    encode_time = times[1] - times[0]
-    print(
-        f"timings        preprocessing {preprocess_time:.2f} s, hybrid encoder {encode_time:.2f} s, "
-        f"prefill and {num_new_tokens} new tokens {total - encode_time:.2f} s"
-    )
-    answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    draw_views(processor.image_processor, inputs, arguments.output, f"{arguments.prompt} {answer}")
+    answer = processor.decode(new_tokens, skip_special_tokens=True)
+    try:
+        draw_views(processor.image_processor, inputs, arguments.output, f"{arguments.prompt} {answer}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"The picture {arguments.output} cannot be written: {error}") from error
     print(f"picture        {arguments.output}")
-    # Fusion starts as the identity, and no training leaves it there.
-    if not any(parameter.any() for parameter in model.model.vision_tower.fusion[0].linear_2.parameters()):
-        print(
-            "note           the fusion of this model is untrained: it does not see images yet, and the answer is a guess"
-        )
+    # CVFM and cross-attention start as the identity, and no training leaves them there.
+    starts = [
+        module.weight
+        for module in model.model.vision_tower.fusion.modules()
+        if type(module).__name__ == "FilaZeroLinear"
+    ]
+    if starts and not any(weight.any() for weight in starts):
+        print("note           the fusion of this model is untrained, so the answer is a guess")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

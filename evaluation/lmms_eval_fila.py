@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """FILA as a model of lmms-eval, which knows TextVQA, DocVQA, ChartQA and many more.
 
-pip install -e ".[evaluate]" lmms_eval
+pip install -e . lmms_eval
 lmms-eval --model fila --model_args pretrained=stage2 --tasks textvqa_val,docvqa_val,chartqa --batch_size 8
 
-lmms-eval finds the model by the entry point of this package. Any model that evaluate.py takes may be given; `dtype` and
-`attn_implementation` are further arguments. In a clone, use this command and not `python -m lmms_eval`: there evaluate.py would
-hide the package `evaluate` that lmms-eval imports.
+lmms-eval finds the model by the entry point of this package. Any model that run_eval.py takes may be given; `dtype` and
+`attn_implementation` are further arguments.
 """
 
 from accelerate import PartialState
@@ -17,9 +16,9 @@ from lmms_eval.protocol import ChatMessages
 from lmms_eval.utils import Collator
 from tqdm import tqdm
 
-from fila.evaluate import EvaluationArguments, generate, load_model, make_inputs
+from fila.evaluation.answer import generate_answers, load_model, prepare_inputs
 
-MANIFEST = ModelManifest("fila", chat_class_path="fila.lmms_eval_fila.Fila")
+MANIFEST = ModelManifest("fila", chat_class_path="fila.evaluation.lmms_eval_fila.Fila")
 MAX_NEW_TOKENS = 1024  # where a task says nothing
 
 
@@ -27,14 +26,11 @@ class Fila(lmms):
     """Answers the requests of lmms-eval.
 
     Args:
-        pretrained (`str`): a folder or Hub id, as for evaluate.py.
+        pretrained (`str`), dtype (`str`, *optional*), attn_implementation (`str`, *optional*): as for
+            [`~fila.evaluation.answer.load_model`], which also says what is raised.
         batch_size (`int`, *optional*, defaults to 1): requests that are answered together, on each process.
         device (`str`, *optional*): the one that accelerate gives the process if not given.
-        dtype (`str`, *optional*, defaults to `"auto"`), attn_implementation (`str`, *optional*): of the model.
         max_batch_size (`int`, *optional*): lmms-eval passes it; not used.
-
-    Raises:
-        EvaluationError: it is no vision-language model, or the device cannot hold it.
     """
 
     is_simple = False  # takes conversations
@@ -45,15 +41,10 @@ class Fila(lmms):
         super().__init__()
         self.device = PartialState().device if device is None else device
         self.batch_size = int(batch_size)
-        self.model, self.processor = load_model(
-            EvaluationArguments(pretrained, dtype=dtype, device=self.device, attn_implementation=attn_implementation)
-        )
+        self.model, self.processor = load_model(pretrained, dtype, self.device, attn_implementation)
 
     def generate_until(self, requests):
-        """
-        Returns:
-            `list[str]`: answers in the order of the requests, cut before the first of the task's stop texts.
-        """
+        """`list[str]`: answers in the order of the requests, cut before the first of the task's stop texts."""
         # The arguments of a request: text, function from a row to messages, settings, row, task, split.
         collator = Collator(
             [request.args for request in requests], lambda args: -len(args[0]), lambda args: args[2], True
@@ -66,9 +57,8 @@ class Fila(lmms):
                     for _, to_messages, _, row, task, split in batch
                 ]
                 settings = batch[0][2]
-                texts = generate(
-                    self.model, self.processor, make_inputs(self.processor, conversations), **_to_kwargs(settings)
-                )
+                inputs = prepare_inputs(self.processor, conversations)
+                texts = generate_answers(self.model, self.processor, inputs, **_to_generate_kwargs(settings))
                 stops = settings.get("until") or []
                 for arguments, text in zip(batch, texts):
                     for stop in [stops] if isinstance(stops, str) else stops:
@@ -85,11 +75,10 @@ class Fila(lmms):
         raise NotImplementedError("FILA answers single questions; tasks of several rounds are not supported.")
 
 
-def _to_kwargs(settings):
+def _to_generate_kwargs(settings):
     """Settings of a task as arguments of `generate`: greedy unless there is a temperature."""
     kwargs = {
-        "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
-        "num_beams": settings.get("num_beams", 1),
+        name: settings.get(name, default) for name, default in (("max_new_tokens", MAX_NEW_TOKENS), ("num_beams", 1))
     }
     if settings.get("temperature"):
         kwargs |= {"do_sample": True, "temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from helpers import ROOT, random_image
+from helpers import ROOT
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
@@ -58,17 +58,6 @@ def test_readme_documents_every_config_field():
 def test_readme_links_to_files_that_exist():
     links = re.findall(r"\]\((?!http|#)([^)]+)\)", (ROOT / "README.md").read_text())
     assert links and all((ROOT / link).exists() for link in links)
-
-
-@pytest.mark.slow
-def test_demo_prints_the_geometry_and_saves_a_picture(tmp_path):
-    random_image(300, 900).save(tmp_path / "page.png")
-    picture = tmp_path / "out" / "views.png"
-    command = [sys.executable, ROOT / "demo.py", tmp_path / "page.png", "--output", picture, "--max-new-tokens", "2"]
-    output = run(command, tmp_path)
-    assert "112 x 336, ConvNeXt's 256 x 768" in output and "1 x 3, and the global view" in output
-    assert "256 of the image" in output and "untrained" not in output
-    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate.py: scores, groups, order, output; and FILA as a model of lmms-eval."""
+"""run_eval.py: groups, order, output, bad input."""
 
 import io
 import json
@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from malformed import malformed_rows
 from transformers import (
     CLIPImageProcessor,
     LlavaConfig,
@@ -21,8 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from fila import evaluate
-from fila.evaluate import EvaluationArguments, EvaluationError
+from fila import run_eval
+from fila.common.arguments import UserError
+from fila.evaluation import report
+from fila.evaluation.questions import read_question
+from fila.run_eval import EvaluationArguments
+from fila.training.data import load_data_source
 from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
 
 SIZES = [(60, 140), (140, 60), (200, 90), (120, 120), (30, 30), (60, 150)]
@@ -69,17 +73,9 @@ def write_data(folder, references, answers=None):
     return folder
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
-
-
 def run(model, data, output, **kwargs):
     options = {"max_new_tokens": 3, "batch_size": 4, "device": "cpu", "num_mistakes": 2, **kwargs}
-    results = evaluate.evaluate(EvaluationArguments(str(model), str(data), output_dir=str(output), **options))
+    results = run_eval.evaluate(EvaluationArguments(str(model), str(data), output_dir=str(output), **options))
     lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
     return results, lines
 
@@ -91,70 +87,7 @@ def first_run(model_folder, tmp_path_factory):
     return run(model_folder, write_data(folder / "data", ["zzzzzzzzzzzzzzzz"] * 6), folder / "results")
 
 
-# Scores
-
-
-@pytest.mark.parametrize(
-    ("prediction", "references", "em", "anls"),
-    [
-        ("Total 12.50", ["total  12.50"], 1, 1.0),
-        ("12.50", ["1250"], 0, 1 - 1 / 5),
-        ("hello wrld", ["HELLO world"], 0, 1 - 1 / 11),
-        ("abcd", ["abxy"], 0, 0.5),
-        ("abcd", ["axyz"], 0, 0.0),  # below the threshold of 0.5
-        ("cup", ["a cup", "cup"], 1, 1.0),
-        ("cups", ["zzzz", "cup"], 0, 0.75),
-        ("", ["cup"], 0, 0.0),
-    ],
-)
-def test_scores_equal_values_by_hand(prediction, references, em, anls):
-    assert evaluate.score(prediction, references) == {"em": em, "anls": pytest.approx(anls)}
-
-
-def test_intervals_hold_the_mean_and_shrink_with_the_number_of_questions():
-    rng = np.random.default_rng(0)
-    widths = []
-    for count in (20, 2000):
-        anls = rng.random(count)
-        summary = evaluate.summarize(pd.DataFrame({"em": (anls > 0.7).astype(int), "anls": anls}))
-        assert summary["n"] == count
-        assert (summary["em"], summary["anls"]) == pytest.approx(((anls > 0.7).mean(), anls.mean()))
-        for name in ("em", "anls"):
-            low, high = summary[f"{name}_ci"]
-            assert low < summary[name] < high
-        widths.append(summary["anls_ci"][1] - summary["anls_ci"][0])
-    # Normal approximation: 2 * 1.96 * standard error; of a uniform variable it is sqrt(1/12 / n).
-    assert widths[1] == pytest.approx(2 * 1.96 * (1 / 12 / 2000) ** 0.5, rel=0.05)
-    assert widths[0] > 5 * widths[1]
-
-
-@pytest.mark.filterwarnings("error")
-def test_equal_scores_have_an_interval_and_a_single_one_has_none():
-    summary = evaluate.summarize(pd.DataFrame({"em": [0] * 7, "anls": [0.3] * 7}))
-    assert summary["em_ci"] == [0, 0]
-    assert summary["anls_ci"] == pytest.approx([0.3, 0.3])
-    assert evaluate.summarize(pd.DataFrame({"em": [1], "anls": [1.0]}))["em_ci"] is None
-
-
 # Groups
-
-
-@pytest.mark.parametrize(
-    ("values", "edges", "groups"),
-    [
-        (["b", None, "a"], None, ["b", "none", "a"]),
-        ([True, False], None, ["True", "False"]),
-        ([3, 1, 3], None, ["3", "1", "3"]),
-        ([7.9, 8, 11.9, 12, np.nan], [8, 12], ["below 8", "8 to 12", "8 to 12", "12 and above", "none"]),
-        (
-            list(range(1, 13)),
-            None,
-            [*["below 3.75"] * 3, *["3.75 to 6.5"] * 3, *["6.5 to 9.25"] * 3, *["9.25 and above"] * 3],
-        ),
-    ],
-)
-def test_bins(values, edges, groups):
-    assert evaluate.make_bins(pd.Series(values), edges).tolist() == groups
 
 
 def test_groups_sum_to_the_whole(first_run, model_folder, tmp_path):
@@ -261,9 +194,9 @@ def test_a_model_of_transformers_answers_llava_data(tmp_path):
 
 
 def test_the_gallery_shows_the_worst_mistakes_and_the_boxes(first_run, model_folder, tmp_path):
-    data = evaluate.load_data(EvaluationArguments(str(model_folder), str(write_data(tmp_path / "data", ["x"] * 6))))
+    data = run_eval.load_data(EvaluationArguments(str(model_folder), str(write_data(tmp_path / "data", ["x"] * 6))))
     path = tmp_path / "mistakes.png"
-    evaluate.draw_mistakes(first_run[1], data, path)
+    report.draw_mistakes(first_run[1], data, path)
     with PIL.Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     assert pixels.shape == (1210, 1485, 3)  # 2 x 3 panels of 5.5 x 4.5 inches
@@ -280,7 +213,7 @@ def test_output_is_whole_or_absent(model_folder, tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(evaluate, "draw_mistakes", fail)
+    monkeypatch.setattr(report, "draw_mistakes", fail)
     with pytest.raises(RuntimeError, match="interrupted"):
         run(model_folder, data, output, limit=1)
     assert list(output.parent.iterdir()) == []
@@ -301,23 +234,23 @@ def test_output_is_whole_or_absent(model_folder, tmp_path, monkeypatch):
         ({"batch_size": 0}, "--batch_size 0 is too small: give 1 or more"),
         ({"dtype": "int8"}, "--dtype int8 is not one of auto, bfloat16"),
         ({"output_dir": "."}, r"--output_dir \. exists already. Choose another one"),
-        ({"output_dir": __file__ + "/results"}, "results cannot be made in .*test_evaluate.py"),
-        ({"model_name_or_path": "tests"}, "--model_name_or_path tests is no vision-language model"),
+        ({"output_dir": __file__ + "/results"}, "results cannot be made in .*test_run_eval.py"),
+        ({"model_name_or_path": "tests"}, "^tests cannot be loaded as a vision-language model"),
         ({"group_by": ["colour"]}, "'colour' with plain values. Choose from position, kind, text_height"),
         ({"group_by": ["box"]}, "'box' with plain values"),
         ({"group_by": ["colour:1,2"]}, "no column 'colour'"),
         ({"group_by": ["text_height:9,8"]}, "text_height:9,8: edges are rising numbers"),
         ({"group_by": ["text_height:"]}, "text_height:: edges are rising numbers"),
         ({"group_by": ["position:1,2"]}, "for a column of numbers"),
-        ({"device": "quantum"}, "--device quantum cannot be used"),
+        ({"device": "quantum"}, "cannot be loaded .* on the device quantum: Expected one of cpu, cuda"),
     ],
 )
 def test_bad_options_are_one_sentence(changes, message, model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     data = write_data(tmp_path / "data", ["x"] * 6)
     options = {"model_name_or_path": str(model_folder), "data": str(data), "output_dir": str(tmp_path / "results")}
-    with pytest.raises(EvaluationError, match=message):
-        evaluate.evaluate(EvaluationArguments(**(options | changes)))
+    with pytest.raises(UserError, match=message):
+        run_eval.evaluate(EvaluationArguments(**(options | changes)))
     assert not (tmp_path / "results").exists()
 
 
@@ -332,13 +265,92 @@ def test_bad_options_are_one_sentence(changes, message, model_folder, tmp_path, 
 )
 def test_bad_rows_are_named(row, message, model_folder, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps([row]))
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(UserError, match=message):
         run(model_folder, tmp_path / "data.json", tmp_path / "results")
+
+
+ASKED, ANSWERED = {"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cup."}
+LLAVA = {"image": "good.png", "conversations": [ASKED, ANSWERED]}
+MALFORMED_ROWS = [
+    {"image": "good.png"},
+    {"question": "What?", "answer": "A cup."},
+    *(
+        LLAVA | {"conversations": turns}
+        for turns in (
+            "What? A cup.",
+            [],
+            [None, None],
+            ["<image>", "A cup."],
+            [{"from": "human"}, ANSWERED],
+            [ASKED | {"from": ["human"]}, ANSWERED],
+            [ASKED | {"from": "robot"}, ANSWERED],
+            [ASKED | {"value": {"text": "<image>"}}, ANSWERED],
+            [ASKED | {"value": [None]}, ANSWERED],
+            [ASKED | {"value": "<image><image>"}, ANSWERED],
+            [ASKED, ANSWERED | {"value": None}],
+            [ASKED, ANSWERED | {"value": True}],
+            [ASKED, ANSWERED | {"value": [{"type": "video"}]}],
+            [ASKED],
+        )
+    ),
+    *(
+        LLAVA | {"image": image}
+        for image in (7, {"bytes": [1, 2]}, "missing.png", "text.png", "half.avif", "corrupt.avif", "bomb.png")
+    ),
+    *(LLAVA | {"answers": answers} for answers in ("A cup.", [None], [7, " "], {"text": "A cup."})),
+]
+
+
+@pytest.fixture(scope="module")
+def broken_images(tmp_path_factory):
+    """A folder with one image that can be read and several that cannot."""
+    folder = tmp_path_factory.mktemp("images")
+    random_image(60, 90).save(folder / "good.png")
+    (folder / "text.png").write_text("no image")
+    PIL.Image.new("1", (14000, 14000)).save(folder / "bomb.png")
+    file = io.BytesIO()
+    random_image(60, 90).save(file, "AVIF")
+    media = file.getvalue().index(b"mdat") + 4
+    (folder / "half.avif").write_bytes(file.getvalue()[:media])
+    (folder / "corrupt.avif").write_bytes(file.getvalue()[:media] + bytes(len(file.getvalue()) - media))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("row", MALFORMED_ROWS, ids=json.dumps)
+def test_malformed_rows_are_named(row, broken_images, model_folder, tmp_path):
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps([row]))
+    arguments = ["--model_name_or_path", model_folder, "--data", data, "--image_folder", broken_images]
+    arguments += ["--output_dir", tmp_path / "results", "--device", "cpu"]
+    with pytest.raises(UserError, match=f"^--data {data}, row 0 "):
+        run_eval.main(arguments)
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_malformed_row_is_named(tmp_path):
+    rows = list(malformed_rows(tmp_path))
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    source = load_data_source(0, str(tmp_path / "data.json"))
+    assert len(source.dataset) == len(rows) > 200
+    for row in range(len(rows)):
+        with pytest.raises(UserError, match=f"data.json, row {row} .*Fix or remove this row"):
+            read_question(source, row, decode=True)
+
+
+def test_numbers_in_a_conversation_are_text(model_folder, tmp_path):
+    turns = [{"from": "human", "value": "Which year?"}, {"from": "gpt", "value": 2019}]
+    (tmp_path / "data.json").write_text(json.dumps([{"conversations": turns}]))
+    _, lines = run(model_folder, tmp_path / "data.json", tmp_path / "results")
+    assert lines[0]["references"] == ["2019"]
+    (tmp_path / "data.json").write_text(json.dumps([{"conversations": turns, "answers": [2019, "MMXIX"]}]))
+    _, lines = run(model_folder, tmp_path / "data.json", tmp_path / "alternatives")
+    assert lines[0]["references"] == ["2019", "MMXIX"]
 
 
 def test_a_file_that_is_no_dataset_is_named(model_folder, tmp_path):
     (tmp_path / "data.parquet").write_text("none")
-    with pytest.raises(EvaluationError, match="^--data .*data.parquet cannot be read as a dataset: "):
+    with pytest.raises(UserError, match="data.parquet cannot be read as a dataset: "):
         run(model_folder, tmp_path / "data.parquet", tmp_path / "results")
 
 
@@ -348,55 +360,13 @@ def test_a_broken_image_is_named(num_workers, model_folder, tmp_path):
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
     row = {"messages": chat("Hi", answer="Ho"), "images": ["cut.png"]}
     (tmp_path / "data.json").write_text(json.dumps([row]))
-    with pytest.raises(
-        EvaluationError, match="^--data .*data.json, row 0 has a broken image .*Mend or remove this row.$"
-    ):
+    with pytest.raises(UserError, match="^--data .*data.json, row 0 has a broken image .*Fix or remove this row.$"):
         run(model_folder, tmp_path / "data.json", tmp_path / "results", num_workers=num_workers)
 
 
+@pytest.mark.slow
 def test_the_command_line_exits_with_the_sentence(tmp_path):
-    command = [sys.executable, str(ROOT / "evaluate.py"), "--model_name_or_path", "x", "--data", "y"]
+    command = [sys.executable, str(ROOT / "run_eval.py"), "--model_name_or_path", "x", "--data", "y"]
     done = subprocess.run([*command, "--batch_size", "0"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == "error: --batch_size 0 is too small: give 1 or more."
-
-
-# lmms-eval
-
-
-def test_lmms_eval_gets_the_same_answers(model_folder):
-    pytest.importorskip("lmms_eval")
-    from lmms_eval.api.instance import Instance
-    from lmms_eval.models.registry_v2 import ModelRegistryV2
-
-    from fila import lmms_eval_fila
-
-    registry = ModelRegistryV2()
-    registry.register_manifest(lmms_eval_fila.MANIFEST)
-    model_class = registry.get_model_class("fila")
-    model = model_class.create_from_arg_string(f"pretrained={model_folder}", {"batch_size": 2, "device": "cpu"})
-    questions = ["Why?", "What is written on the door?", "Who?"]
-    documents = [{"image": random_image(*SIZES[n], n), "text": text} for n, text in enumerate(questions)]
-    model.task_dict = {"task": {"test": documents}}
-
-    def to_messages(document):
-        image, text = {"type": "image", "url": document["image"]}, {"type": "text", "text": document["text"]}
-        return [{"role": "user", "content": [image, text]}]
-
-    def ask(**settings):
-        metadata = {"task": "task", "doc_id": 0, "repeats": 1}
-        arguments = [(text, to_messages, settings, n, "task", "test") for n, text in enumerate(questions)]
-        requests = [Instance("generate_until", args, n, metadata) for n, args in enumerate(arguments)]
-        return model.generate_until(requests)
-
-    answers = ask(max_new_tokens=4, temperature=0)
-    processor, reference = tiny_processor(), tiny_model()
-    for document, answer in zip(documents, answers):
-        inputs = chat_inputs(processor, [chat(document["image"], document["text"])])
-        output = reference.generate(**inputs, max_new_tokens=4, do_sample=False)
-        text = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        assert answer == text.strip()
-    stop = answers[0][3:5]
-    assert ask(max_new_tokens=4, until=[stop])[0] == answers[0].split(stop)[0].strip()
-    with pytest.raises(NotImplementedError, match="likelihoods"):
-        model.loglikelihood([])

@@ -1,0 +1,65 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Loads a vision-language model and answers batches of conversations, greedily unless told otherwise."""
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+
+from fila.common.arguments import UserError
+from fila.common.devices import resolve_dtype
+
+
+def load_model(model_name_or_path, dtype="auto", device=None, attn_implementation=None):
+    """Loads a model and its processor. Code that comes with them is run.
+
+    Args:
+        model_name_or_path (`str` or `Path`): a folder or Hub id of a FILA, or of another model that
+            `AutoModelForImageTextToText` loads and whose processor has a chat template.
+        dtype (`str`, *optional*, defaults to `"auto"`): dtype of the weights; see [`~fila.common.devices.resolve_dtype`].
+        device (`str` or `torch.device`, *optional*): the accelerator if there is one, else the CPU.
+        attn_implementation (`str`, *optional*): such as `"sdpa"` or `"flash_attention_2"`.
+
+    Returns:
+        `tuple[PreTrainedModel, ProcessorMixin]`: the model in eval mode, on its device, set to greedy decoding.
+
+    Raises:
+        UserError: it is not a vision-language model, or the device cannot be used or cannot hold it.
+    """
+    try:
+        device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=True)
+        # A folder without a processor gives a tokenizer or an image processor alone.
+        if not isinstance(processor, ProcessorMixin) or processor.chat_template is None:
+            raise ValueError("it has no processor of images and text with a chat template.")
+        kwargs = {"dtype": resolve_dtype(dtype, device), "attn_implementation": attn_implementation}
+        model = AutoModelForImageTextToText.from_pretrained(model_name_or_path, trust_remote_code=True, **kwargs)
+        model.eval().to(device)
+    except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:
+        place = "" if device is None else f" on the device {device}"
+        raise UserError(
+            f"{model_name_or_path} cannot be loaded as a vision-language model{place}: {error or type(error).__name__}"
+        ) from error
+    model.generation_config.update(do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None)
+    return model, processor
+
+
+def prepare_inputs(processor, conversations):
+    """`BatchFeature`: model inputs of conversations that wait for an answer, padded on the left."""
+    return processor.apply_chat_template(
+        conversations,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    )
+
+
+def generate_answers(model, processor, inputs, **generate_kwargs):
+    """`list[str]`: the answers to a batch from [`prepare_inputs`], without special tokens, stripped. Greedy unless the
+    arguments of `generate` say otherwise."""
+    inputs = inputs.to(model.device, dtype=model.dtype)
+    with torch.inference_mode():
+        output = model.generate(**inputs, **generate_kwargs)
+    new_tokens = output[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(new_tokens, skip_special_tokens=True)]

@@ -1,0 +1,139 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""demo.py and the picture of the views: any image, any fusion, clear errors, and the answer that the README shows."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from fila import demo
+from fila.common.arguments import UserError
+from fila.common.views import draw_views
+from helpers import FUSION_TYPES, ROOT, random_image, tiny_image_processor, tiny_model, tiny_processor
+
+
+def save(folder, fusion_type="cvfm", trained=True, **processor_kwargs):
+    """A folder with a tiny model and its processor."""
+    tiny_model(fusion_type, trained=trained).save_pretrained(folder)
+    tiny_processor(do_high_res=fusion_type != "none", **processor_kwargs).save_pretrained(folder)
+    return folder
+
+
+def run(image, model, folder, capsys):
+    """What the demo prints, and the picture it draws."""
+    picture = folder / "out" / "views.png"
+    demo.main([str(image), "--model", str(model), "--output", str(picture), "--max-new-tokens", "2"])
+    with PIL.Image.open(picture) as drawn:
+        return capsys.readouterr().out, drawn.convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("model"))
+
+
+def test_default_model_reads_the_receipt(tmp_path, capsys):
+    picture = tmp_path / "out" / "views.png"
+    demo.main(["--output", str(picture)])
+    output = capsys.readouterr().out
+    assert "answer         Corner Cafe\n" in output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_prints_the_geometry_and_saves_a_picture(tmp_path, capsys):
+    random_image(300, 900).save(tmp_path / "page.png")
+    output, _ = run(tmp_path / "page.png", ROOT, tmp_path, capsys)
+    assert "112 x 336, ConvNeXt sees 256 x 768" in output and "1 x 3, and the global view" in output
+    assert "256 of the image" in output and "untrained" not in output
+
+
+@pytest.mark.parametrize("fusion_type", FUSION_TYPES)
+def test_demo_shows_every_fusion(fusion_type, tmp_path, capsys):
+    random_image(60, 180).save(tmp_path / "page.png")
+    output, _ = run(tmp_path / "page.png", save(tmp_path / "model", fusion_type), tmp_path, capsys)
+    assert "image          60 x 180 pixels" in output and "tiles          1 x 3, and the global view" in output
+    assert ("canvas         56 x 168\n" if fusion_type == "none" else "56 x 168, ConvNeXt sees 128 x 384\n") in output
+    assert "2 new tokens" in output and "untrained" not in output
+
+
+def test_demo_shows_a_model_that_does_not_tile_and_is_untrained(tmp_path, capsys):
+    random_image(60, 180).save(tmp_path / "page.png")
+    model = save(tmp_path / "model", trained=False, do_dynamic_tiling=False)
+    output, _ = run(tmp_path / "page.png", model, tmp_path, capsys)
+    assert "tiles          none, the global view alone" in output
+    assert "canvas         56 x 56, ConvNeXt sees 128 x 128\n" in output
+    assert "the fusion of this model is untrained" in output
+
+
+def test_demo_shows_photos_upright(model_folder, tmp_path, capsys):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    random_image(60, 180).save(tmp_path / "photo.jpg", exif=exif)
+    output, _ = run(tmp_path / "photo.jpg", model_folder, tmp_path, capsys)
+    assert "image          180 x 60 pixels" in output and "tiles          3 x 1" in output
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_images_lie_on_white(mode, tmp_path):
+    image = PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 4, 8))
+    image.convert(mode).save(tmp_path / "logo.png")
+    opened = demo.open_image(tmp_path / "logo.png")
+    assert (opened.mode, opened.getpixel((1, 1)), opened.getpixel((6, 1))) == ("RGB", (0, 0, 0), (255, 255, 255))
+
+
+def test_demo_names_images_that_cannot_be_read(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    random_image(200, 200).save(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:2000])
+    PIL.Image.new("1", (14000, 14000)).save(tmp_path / "bomb.png")
+    random_image(60, 90).save(tmp_path / "corrupt.avif")
+    data = (tmp_path / "corrupt.avif").read_bytes()
+    media = data.index(b"mdat") + 4
+    (tmp_path / "corrupt.avif").write_bytes(data[:media] + bytes(len(data) - media))
+    for name in ("text.png", "half.png", "bomb.png", "corrupt.avif", "."):
+        with pytest.raises(UserError, match=f"{tmp_path / name} is not an image that can be read: ."):
+            demo.main([str(tmp_path / name)])
+    with pytest.raises(UserError, match="There is no image .*none.png"):
+        demo.main([str(tmp_path / "none.png")])
+
+
+def test_demo_names_options_that_do_not_work(model_folder, tmp_path):
+    image = str(ROOT / "assets" / "receipt.png")
+    with pytest.raises(UserError, match="--max-new-tokens 0 is too small: give 1 or more"):
+        demo.main([image, "--max-new-tokens", "0"])
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be loaded as a vision-language model"):
+        demo.main([image, "--model", str(tmp_path)])
+    arguments = [image, "--model", str(model_folder), "--max-new-tokens", "1"]
+    with pytest.raises(UserError, match="The picture .*/views.png cannot be written"):
+        demo.main([*arguments, "--output", f"{image}/views.png"])
+
+
+def test_views_show_canvas_padding_cuts_and_global_view(tmp_path):
+    # The left half is green, the right half blue; the canvas is 56 x 112.
+    image = PIL.Image.new("RGB", (100, 40), (0, 255, 0))
+    image.paste((0, 0, 255), (50, 0, 100, 40))
+    image_processor = tiny_image_processor()
+    inputs = image_processor(image, return_tensors="pt")
+    draw_views(image_processor, inputs, tmp_path / "new" / "views.png", "$ask$ what")
+    with PIL.Image.open(tmp_path / "new" / "views.png") as drawn:
+        pixels = torch.from_numpy(np.array(drawn.convert("RGB")))
+    is_red = (pixels[..., 0] > 200) & (pixels[..., 1:].amax(-1) < 60)
+    is_green = (pixels[..., 1] > 200) & (pixels[..., ::2].amax(-1) < 60)
+    is_blue = (pixels[..., 2] > 200) & (pixels[..., :2].amax(-1) < 60)
+    columns = is_red.any(0).nonzero()
+    assert len(columns) in range(1, 5)  # the one cut between two tiles
+    cut = int(columns.float().mean())
+    assert is_green[:, :cut].sum() > 5000 and not is_blue[:, : cut - 5].any()
+    # Right of the cut the blue half of the canvas, then the global view with both colours.
+    assert is_blue[:, cut:].sum() > is_green[:, cut:].sum() > 1000
+
+
+def test_views_of_an_image_that_is_not_tiled(tmp_path):
+    image_processor = tiny_image_processor(do_dynamic_tiling=False)
+    inputs = image_processor(PIL.Image.new("RGB", (100, 40), (0, 255, 0)), return_tensors="pt")
+    draw_views(image_processor, inputs, tmp_path / "views.png", "What?")
+    with PIL.Image.open(tmp_path / "views.png") as drawn:
+        pixels = torch.from_numpy(np.array(drawn.convert("RGB")))
+    assert ((pixels[..., 1] > 200) & (pixels[..., ::2].amax(-1) < 60)).sum() > 10000
