@@ -165,7 +165,7 @@ def test_preview_needs_no_accelerator(model_folder, documents, tmp_path, monkeyp
 def test_bf16_on_a_cpu_depends_on_its_instructions(monkeypatch):
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     for is_fast in (False, True):
-        monkeypatch.setattr("fila.training.finetuning.has_fast_bfloat16", lambda device: is_fast)
+        monkeypatch.setattr("fila.training.finetuning.has_fast_bfloat16", lambda device, is_fast=is_fast: is_fast)
         _, _, training = parse("--bf16")
         assert (training.use_cpu, training.bf16) == (True, is_fast)
 
