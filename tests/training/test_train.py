@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """train.py: data in all its forms, both stages, interruptions."""
 
-import io
 import json
+import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,14 +24,15 @@ import torch
 import yaml
 from datasets import Dataset, Features, Image, List, Value
 from huggingface_hub.utils import filter_repo_objects
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from fila import FilaDataCollator, train
-from fila.processing_fila import SequenceTooLongError
-from fila.train import TrainingError, check_row, decode_image, find_checkpoint, make_dataset, read_row
+from fila import train
+from fila.common.arguments import UserError
+from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, VIT_PREFIX
+from fila.training import export
+from fila.training.callbacks import FilaTrainer, TrainingProgress, find_checkpoint
+from fila.training.finetuning import add_lora
 from helpers import (
     ROOT,
     SMOLLM2_GGUF,
@@ -119,7 +122,7 @@ def llava(*turns, image=None):
 
 def parse(*arguments, model=".", data="none.json", output="unused"):
     base = ["--model_name_or_path", model, "--train_data", data, "--output_dir", output, "--use_cpu"]
-    return train.parse_arguments([str(argument) for argument in (*base, *arguments)])
+    return train.parse([str(argument) for argument in (*base, *arguments)])
 
 
 def run(model, data, output, *arguments, recipe=None):
@@ -127,7 +130,7 @@ def run(model, data, output, *arguments, recipe=None):
     options = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", *arguments]
     options += ["--model_name_or_path", model, "--train_data", data, "--output_dir", output]
     options = ([ROOT / "recipes" / recipe] if recipe else []) + options
-    return train.train(*train.parse_arguments([str(option) for option in options]))
+    return train.train(*train.parse([str(option) for option in options]))
 
 
 def write_json(path, rows):
@@ -143,8 +146,28 @@ def test_preview_shows_what_is_learnt(model_folder, documents, tmp_path, capsys)
         assert f"{QUESTION}<|im_end|>\n<|im_start|>assistant\n[[letter<|im_end|>]]" in shown
         assert f"<image x {16 if stage == 1 else 48}>" in shown or "<image x 80>" in shown
         picture = PIL.Image.open(output / "preview" / "sample1-image0.png")
-        assert picture.size == (56, 56) if stage == 1 else picture.width > 300
+        assert (picture.width > 600) == (stage == 2)  # the canvas beside the global view
         assert not (output / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "tiny-stage1", "tiny-stage2"])
+def test_preview_needs_no_accelerator(model_folder, documents, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("fila.training.finetuning.has_fast_bfloat16", lambda device: False)
+    options = ["--model_name_or_path", model_folder, "--train_data", documents, "--output_dir", tmp_path / "output"]
+    train.main([ROOT / "recipes" / f"{name}.yaml", *options, "--preview", 1])
+    shown = capsys.readouterr().out
+    assert "--- sample 0" in shown
+    note = "This CPU has no bfloat16 instructions: --bf16 is ignored, training is in float32."
+    assert shown.count(note) == (0 if name.startswith("tiny") else 1)
+
+
+def test_bf16_on_a_cpu_depends_on_its_instructions(monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    for is_fast in (False, True):
+        monkeypatch.setattr("fila.training.finetuning.has_fast_bfloat16", lambda device, is_fast=is_fast: is_fast)
+        _, _, training = parse("--bf16")
+        assert (training.use_cpu, training.bf16) == (True, is_fast)
 
 
 # Options
@@ -161,7 +184,7 @@ def test_recipes_are_read_and_overridden(tmp_path):
             "b",
             "--bf16",
         ]
-        model, data, training = train.parse_arguments([*recipe, "false", "--output_dir", "o", "--use_cpu"])
+        model, data, training = train.parse([*recipe, "false", "--output_dir", "o", "--use_cpu"])
         assert model.stage == int(name[-1])
         assert data.train_data == ["a", "b"]
         assert (training.remove_unused_columns, training.prediction_loss_only) == (False, True)
@@ -170,12 +193,12 @@ def test_recipes_are_read_and_overridden(tmp_path):
             assert training.get_warmup_steps(1000) == 30
     recipe = tmp_path / "r.yaml"
     recipe.write_text("model_name_or_path: m\ntrain_data:\n- {path: a.json, weight: 2}\n- b.json\n")
-    assert train.parse_arguments([str(recipe)])[1].train_data == [{"path": "a.json", "weight": 2}, "b.json"]
+    assert train.parse([str(recipe)])[1].train_data == [{"path": "a.json", "weight": 2}, "b.json"]
     recipe.write_text("learning_rat: 1")
-    with pytest.raises(TrainingError, match="learning_rat"):
-        train.parse_arguments([str(recipe)])
-    with pytest.raises(TrainingError, match="cannot be read"):
-        train.parse_arguments([str(tmp_path / "no.yaml")])
+    with pytest.raises(UserError, match="learning_rat"):
+        train.parse([str(recipe)])
+    with pytest.raises(UserError, match="cannot be read"):
+        train.parse([str(tmp_path / "no.yaml")])
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "deepspeed_zero3"])
@@ -197,24 +220,25 @@ def test_accelerate_configurations_have_keys_that_accelerate_knows(name):
         (["--dtype", "int8"], "--dtype int8 is not one of"),
         (["--stage", "1", "--lora_r", "4"], "stage 1 freezes"),
         (["--streaming"], "--max_steps"),
+        (["--use_liger_kernel"], "Liger Kernel has no kernels for FILA"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(arguments, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(UserError, match=message):
         parse(*arguments)
 
 
 def test_what_is_needed_must_be_given():
-    with pytest.raises(TrainingError, match="--model_name_or_path"):
-        train.parse_arguments(["--train_data", "a"])
-    with pytest.raises(TrainingError, match="--train_data"):
-        train.parse_arguments(["--model_name_or_path", "a"])
+    with pytest.raises(UserError, match="--model_name_or_path"):
+        train.parse(["--train_data", "a"])
+    with pytest.raises(UserError, match="--train_data"):
+        train.parse(["--model_name_or_path", "a"])
 
 
 def test_models_and_outputs_that_do_not_fit_are_refused(model_folder, documents, tmp_path):
-    with pytest.raises(TrainingError, match="holds a model already"):
+    with pytest.raises(UserError, match="holds a model already"):
         run(model_folder, documents, model_folder)
-    with pytest.raises(TrainingError, match="is no FILA that can be loaded"):
+    with pytest.raises(UserError, match="is no FILA that can be loaded"):
         run(tmp_path, documents, tmp_path / "output")
 
 
@@ -229,8 +253,8 @@ def test_parts_have_their_learning_rates(tmp_path, processor):
         output=tmp_path,
     )  # fmt: skip
     model = tiny_model()
-    trainer = Trainer(model, args, processing_class=processor)
-    train.set_learning_rates(trainer, options)
+    rates = {"vision_lr": options.vision_lr, "fusion_lr": options.fusion_lr}
+    trainer = FilaTrainer(model, args, processing_class=processor, **rates)
     trainer.create_optimizer_and_scheduler(1)
     rates = {
         id(parameter): (group["lr"], group["weight_decay"])
@@ -315,7 +339,39 @@ def test_stage_1_on_smollm2_lowers_the_loss_and_leaves_the_frozen_parts_alone(do
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
-    assert all(name.startswith(train.FUSION_PREFIXES) for name in changed)
+    assert all(name.startswith((FUSION_PREFIX, PROJECTOR_PREFIX)) for name in changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "accumulation"), [("random", 1), ("group_by_length", 1), ("group_by_length", 2)])
+def test_run_resumed_at_any_step_sees_the_same_samples(model_folder, tmp_path, monkeypatch, strategy, accumulation):
+    rows = [llava("Hi " * (number % 4), f"{number}, a number.") for number in range(6)]
+    data = write_json(tmp_path / "data.json", rows)
+    options = ["--stage", 1, "--learning_rate", 1e-2, "--num_train_epochs", 2, "--per_device_train_batch_size", 2]
+    options += ["--gradient_accumulation_steps", accumulation, "--train_sampling_strategy", strategy]
+    seen, compute_loss = [], FilaTrainer.compute_loss
+
+    def note(self, model, inputs, **kwargs):
+        loss = compute_loss(self, model, inputs, **kwargs)
+        seen.append((inputs["sample_ids"].tolist(), loss.item()))
+        return loss
+
+    monkeypatch.setattr(FilaTrainer, "compute_loss", note)
+    straight = tmp_path / "straight"
+    run(model_folder, data, straight, *options, "--save_steps", 1)
+    expected, weights = seen.copy(), load_file(straight / "model.safetensors")
+    steps_per_epoch = math.ceil(3 / accumulation)
+    orders = [[row for ids, _ in expected[start : start + 3] for _, row in ids] for start in (0, 3)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(6)) and orders[0] != orders[1]
+    for step in range(1, 2 * steps_per_epoch):
+        seen.clear()
+        resumed = tmp_path / f"resumed-{step}"
+        shutil.copytree(straight / f"checkpoint-{step}", resumed / f"checkpoint-{step}")
+        run(model_folder, data, resumed, *options, "--save_strategy", "no")
+        num_batches = step // steps_per_epoch * 3 + step % steps_per_epoch * accumulation
+        assert seen == expected[num_batches:], step
+        actual = load_file(resumed / "model.safetensors")
+        assert all(torch.equal(actual[name], tensor) for name, tensor in weights.items()), step
 
 
 RESUME = ["--stage", "2", "--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--learning_rate", "1e-3"]
@@ -338,7 +394,7 @@ def test_killed_run_goes_on_to_the_same_weights(model_folder, documents, tmp_pat
     checkpoint, _ = find_checkpoint(tmp_path / "killed")
     assert int(checkpoint.name.split("-")[1]) in (6, 7, 8, 9)
     resumed = subprocess.run(killed, check=True, capture_output=True, text=True)
-    assert f"Going on from {checkpoint}" in resumed.stdout
+    assert f"Continuing from {checkpoint}" in resumed.stdout
     expected, actual = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "killed"))
     for name, tensor in expected.items():
         assert torch.equal(actual[name], tensor), name
@@ -357,7 +413,7 @@ def launch_environment(name):
         return environment | {"ACCELERATE_USE_FSDP": "true"}
     settings = {key.upper().removesuffix("_FLAG"): str(value) for key, value in recipe["deepspeed_config"].items()}
     environment = {f"ACCELERATE_DEEPSPEED_{key}": value for key, value in settings.items()}
-    return environment | {"ACCELERATE_USE_DEEPSPEED": "true", "PYTHONPATH": str(DEEPSPEED)}
+    return environment | {"ACCELERATE_USE_DEEPSPEED": "true"}
 
 
 DEEPSPEED = ROOT / "build" / "deepspeed"  # not in the environment, where every process that trains would import it
@@ -385,9 +441,13 @@ def test_sharded_training_is_that_of_one_process(model_folder, tmp_path, name, s
     options += ["--max_steps", 8, "--save_steps", 4, "--logging_steps", 1, "--report_to", "none"]
     options += ["--gradient_checkpointing", "true"]
     environment = launch_environment(name)
+    path = [ROOT / "tests", *([DEEPSPEED] if name == "deepspeed_zero3" else []), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, path)).rstrip(os.pathsep)
+    config = {"dispatch_batches": False, "use_configured_state": name == "fsdp2"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    launch += [ROOT / "tests" / "train_sharded.py", *options]
+    launch += [ROOT / "tests" / "training" / "train_sharded.py", *options]
     launch += ["--per_device_train_batch_size", 1, "--ddp_backend", "gloo"]
+    launch += ["--accelerator_config", json.dumps(config)]
 
     def run_sharded(output):
         command = [str(part) for part in (*launch, "--output_dir", output)]
@@ -397,13 +457,11 @@ def test_sharded_training_is_that_of_one_process(model_folder, tmp_path, name, s
         return done.stdout
 
     alone, sharded, resumed = (tmp_path / name for name in ("alone", "sharded", "resumed"))
-    train.train(
-        *train.parse_arguments([*map(str, options), "--output_dir", str(alone), "--per_device_train_batch_size", "2"])
-    )
+    train.train(*train.parse([*map(str, options), "--output_dir", str(alone), "--per_device_train_batch_size", "2"]))
     run_sharded(sharded)
     (resumed / "checkpoint-4").parent.mkdir()
     (sharded / "checkpoint-4").rename(resumed / "checkpoint-4")
-    assert "Going on from" in run_sharded(resumed)
+    assert "Continuing from" in run_sharded(resumed)
 
     def read(folder):
         log = json.loads((folder / "checkpoint-8" / "trainer_state.json").read_text())["log_history"]
@@ -460,7 +518,7 @@ def test_trl_trains_a_fila_folder_unmodified(model_folder, tmp_path):
     trained = AutoModelForImageTextToText.from_pretrained(tmp_path / "trained", trust_remote_code=True)
     before = load_file(model_folder / "model.safetensors")
     changed = {name for name, tensor in trained.state_dict().items() if not torch.equal(tensor, before[name])}
-    for part in (*train.VISION_PREFIXES, *train.FUSION_PREFIXES, "model.language_model."):
+    for part in (VIT_PREFIX, CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, "model.language_model."):
         assert any(name.startswith(part) for name in changed), part
 
 
@@ -479,7 +537,7 @@ def test_half_written_checkpoints_are_not_taken(tmp_path):
     def whole(step, world_size=None):
         state = {"global_step": step, "log_history": []}
         if world_size is not None:
-            state["stateful_callbacks"] = {"TrainingProgress": train.TrainingProgress(world_size).state()}
+            state["stateful_callbacks"] = {"TrainingProgress": TrainingProgress(world_size).state()}
         return json.dumps(state)
 
     assert find_checkpoint(tmp_path / "nothing") == (None, [])
@@ -499,7 +557,7 @@ def test_half_written_checkpoints_are_not_taken(tmp_path):
 def test_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(model_folder, documents, tmp_path):
     arguments = ["--stage", 1, "--learning_rate", 1e30, "--per_device_train_batch_size", 2, "--max_steps", 8]
     arguments += ["--max_grad_norm", 0, "--lr_scheduler_type", "constant"]
-    with pytest.raises(TrainingError, match=r"The loss of step \d is (nan|inf).*documents\.json, row \d+;") as caught:
+    with pytest.raises(UserError, match=r"The loss of step \d is (nan|inf).*documents\.json, row \d+;") as caught:
         run(model_folder, documents, tmp_path / "output", *arguments)
     (path,) = (tmp_path / "output").glob("bad_batch_step*_rank0.pt")
     assert str(path) in str(caught.value)
@@ -509,29 +567,42 @@ def test_loss_that_is_no_number_stops_the_run_and_leaves_the_batch(model_folder,
     assert not (tmp_path / "output" / "config.json").exists()
 
 
-def test_lora_is_merged_as_peft_merges_it(tmp_path, processor):
-    from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    options, _, _ = parse("--lora_r", 4, "--lora_alpha", 6)
+def test_lora_trains_the_decoder_through_its_adapters_and_the_rest_whole():
+    options, _, _ = parse("--lora_r", 4)
     model = tiny_model()
-    names = set(model.state_dict())
     model.set_training_stage(2)
-    train.add_lora(model, options)
+    outside = {
+        name for name, _ in model.named_parameters() if not name.startswith(("model.language_model.", "lm_head"))
+    }
+    add_lora(model, options)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert any(".vit." in name for name in trained)
-    assert {name.split(".")[-3] for name in trained if "language_model" in name} == {"lora_A", "lora_B"}
-    torch.manual_seed(0)
+    assert outside < trained
+    assert {name.split(".")[-3] for name in trained - outside} == {"lora_A", "lora_B"}
+    layers = {name.split(".")[-4] for name in trained - outside}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("tie_word_embeddings", [False, True])
+def test_rebuilt_model_with_lora_computes_what_the_trained_one_does(processor, tie_word_embeddings):
+    options, _, _ = parse("--lora_r", 4, "--lora_alpha", 6)
+    model = tiny_model(tie_word_embeddings=tie_word_embeddings)
+    names = set(model.state_dict())
+    add_lora(model, options)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.1)
-    assert not isinstance(model, PeftModel)
-    merged = train.merge_lora(model.state_dict(), options)
-    assert set(merged) == names
-    for name, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            torch.testing.assert_close(merged[f"{name}.weight"], module.base_layer.weight.data)
+    inputs = chat_inputs(processor, [chat(random_image(60, 90), QUESTION)])
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    state_dict = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    lora = partial(add_lora, model_arguments=options)
+    rebuilt = export.rebuild_model(type(model), model.config, state_dict, lora)
+    assert set(rebuilt.state_dict()) == names
+    assert (rebuilt.lm_head.weight is rebuilt.get_input_embeddings().weight) == tie_word_embeddings
+    plain = tiny_model(seed=1, tie_word_embeddings=tie_word_embeddings)
+    plain.load_state_dict(rebuilt.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(plain(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_lora_run_exports_a_plain_model(model_folder, documents, tmp_path):
@@ -560,7 +631,7 @@ def test_push_to_hub_uploads_the_finished_folder_as_it_is(model_folder, document
             assert (Path(folder_path) / "config.json").exists()
             calls.append((repo_id, list(filter_repo_objects(os.listdir(folder_path), ignore_patterns=ignore_patterns))))
 
-    monkeypatch.setattr(train, "HfApi", Api)
+    monkeypatch.setattr(export, "HfApi", Api)
     output = tmp_path / "output"
     arguments = ["--max_steps", 2, "--save_steps", 1, "--lora_r", 2, "--per_device_train_batch_size", 2]
     run(model_folder, documents, output, *arguments, "--push_to_hub", "--hub_token", "secret")
@@ -580,6 +651,6 @@ def test_streamed_mixture_trains(model_folder, documents, tmp_path):
         f"train_data:\n- {{path: {documents}, weight: 1}}\n- {{path: {text}, weight: 1}}\n"
         f"report_to: none\nuse_cpu: true\noutput_dir: {tmp_path / 'output'}\nlogging_steps: 1\nsave_strategy: 'no'\n"
     )
-    metrics = train.train(*train.parse_arguments([str(recipe)]))
+    metrics = train.train(*train.parse([str(recipe)]))
     assert 5 < metrics["train_loss"] < 9
     assert (tmp_path / "output" / "model.safetensors").exists()

@@ -1,8 +1,9 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""train.py as `accelerate launch` starts it, on CPUs, where accelerate does not shard by FSDP of itself.
-Run by torch.distributed.run with the variables that `accelerate launch` sets."""
+"""train.py as `accelerate launch` starts it, on CPUs. Run by torch.distributed.run with the variables that
+`accelerate launch` sets and, for FSDP, with the option `use_configured_state`."""
 
+import os
 import sys
 
 import torch
@@ -12,17 +13,10 @@ from accelerate.utils import DistributedType
 from fila import train
 from helpers import leave
 
-init = PartialState.__init__
-
-
-def shard_on_cpu(self, *args, **kwargs):
-    init(self, *args, **kwargs)
-    if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
-        self._shared_state["distributed_type"] = DistributedType.MULTI_XPU  # any kind for which accelerate shards
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    PartialState.__init__ = shard_on_cpu
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        # accelerate shards on every kind of device but the CPU: here two CPUs are said to be of another kind.
+        PartialState(cpu=True, backend="gloo").distributed_type = DistributedType.MULTI_XPU
     train.main(sys.argv[1:])
     leave()
