@@ -51,7 +51,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, HfArgumentParser
 
-from fila.train import DTYPES, TrainingError, decode_image, get_image_size, load_source, read_row
+from fila.train import DTYPES, UserError as TrainingError
+from fila.training.data import decode_image, get_image_size, load_source, read_row
 
 MAX_DISTINCT_VALUES = 8  # a numeric column with more is cut into quartiles
 VERSIONS = ("transformers", "torch", "datasets", "anls_star", "scipy")

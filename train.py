@@ -52,6 +52,7 @@ from transformers.image_utils import load_image
 from transformers.trainer_callback import ExportableState
 
 from fila import FilaDataCollator
+from fila.training.data import SampleCollator, load_source, make_dataset
 from fila.processing_fila import SequenceTooLongError
 
 VALIDATED_ROWS = 64

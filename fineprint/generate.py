@@ -34,8 +34,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from datasets import Dataset, Features, Image, List, Value, disable_progress_bars
-from fineprint_documents import KINDS, TEMPLATES, DoesNotFit, Panel, Run, Style, mix_template
-from fineprint_sources import FONTS, PHOTOS, SPLITS, Values, load_font, load_photo
+from fila.fineprint.documents import KINDS, TEMPLATES, DoesNotFit, Panel, Run, Style, mix_template
+from fila.fineprint.sources import FONTS, PHOTOS, SPLITS, Values, load_font, load_photo
 from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
 from tqdm import tqdm
 from transformers import HfArgumentParser
