@@ -5,7 +5,7 @@
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -394,3 +394,17 @@ class SampleCollator:
             raise UserError(
                 f"{source.describe(sample['row'])} {error}. Mend it; --skip_bad_samples leaves such rows out."
             ) from error
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on."""
+
+    train_data: list[str] = field(default_factory=list, metadata={"help": "Files, folders or Hub datasets."})
+    eval_data: list[str] = field(default_factory=list, metadata={"help": "The same, for evaluation."})
+    max_length: int = field(default=4096, metadata={"help": "Longest sequence, image tokens included; text is cut."})
+    streaming: bool = field(default=False, metadata={"help": "Read the training data as it comes; needs --max_steps."})
+    shuffle_buffer_size: int = field(default=1000, metadata={"help": "Samples that are shuffled when streaming."})
+    skip_bad_samples: bool = field(default=False, metadata={"help": "Leave out rows that are wrong, and list them."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that check the data."})
+    preview: int = field(default=0, metadata={"help": "Print so many samples, save their tiles, and stop."})
