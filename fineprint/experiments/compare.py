@@ -22,8 +22,6 @@ do not cover what other seeds would give.
 
 import argparse
 import json
-import math
-import os
 import shutil
 import subprocess
 import sys
@@ -44,7 +42,7 @@ from fila.common.files import new_files, new_folder
 from fila.common.layout import ROOT, image_grid_pinpoints
 from fila.configuration_fila import FUSION_TYPES
 from fila.evaluation.metrics import make_bins, mean_with_interval
-from fila.fineprint.experiments.pretrain import CELLS, LOG, load
+from fila.fineprint.experiments.pretrain import CELLS, load
 
 DEFAULTS = {
     "data": {},
@@ -373,32 +371,8 @@ def plot_accuracies(summary, path):
     figure.savefig(path, dpi=110)
 
 
-def read_curves(output):
-    """`dict[str, dict[str, list]]`: for each training, the [step, loss] of every run, which is a folder of the output."""
-    curves = {}
-    for path in sorted(output.glob(f"*/**/{LOG}"), key=os.path.getmtime):
-        run, *training, _ = path.relative_to(output).parts
-        losses = [[entry["step"], entry["loss"]] for entry in json.loads(path.read_text()) if "loss" in entry]
-        curves.setdefault("/".join(training), {})[run] = losses
-    return curves
-
-
-def plot_curves(curves, path):
-    """Draws losses over steps, a panel for each training, into a PNG."""
-    columns = min(len(curves), 4)
-    rows = math.ceil(len(curves) / columns)
-    figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
-    for number, (title, runs) in enumerate(curves.items(), start=1):
-        axis = figure.add_subplot(rows, columns, number, title=title, xlabel="step", yscale="log")
-        for name, points in runs.items():
-            axis.plot(*zip(*points), label=name, linewidth=1)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
-
-
 def write_results(output, recipe):
-    """Writes results.json, results.md, results.png and curves.png."""
+    """Writes results.json, results.md (the tables) and results.png (the plot)."""
     summary = summarize_answers(read_answers(output, recipe), recipe["text_height_edges"])
     for fusion_type, values in summary.items():
         folders = [output / f"{fusion_type}-seed{seed}" for seed in recipe["seeds"]]
@@ -406,13 +380,10 @@ def write_results(output, recipe):
         values["parameters"] = load(folders[0] / list_stages(recipe)[-1][0])[0].num_parameters()
         values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
         values["environment"] = results[0]["environment"]
-    curves = read_curves(output)
     with new_files(output, last="results.json") as folder:
         plot_accuracies(summary, folder / "results.png")
-        plot_curves(curves, folder / "curves.png")
         (folder / "results.md").write_text(make_report(summary))
-        results = {"recipe": recipe, "results": summary, "curves": curves}
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        (folder / "results.json").write_text(json.dumps({"recipe": recipe, "results": summary}, indent=2) + "\n")
     print((output / "results.md").read_text())
 
 
