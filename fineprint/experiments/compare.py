@@ -12,10 +12,10 @@ of the fusion (without `base` and `pretraining`, those of all networks) and the 
 `stage2` may be a list of legs. Each starts from the weights of the one before, with a learning rate schedule and an order of its
 own (that of seed + number - 1) and, if it has `data` (changes to the options of the documents), on documents of its own.
 
-Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint.
+Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint. Where time
+is limited, `timeout --signal INT 3000 python ...` stops it.
 
-The output folder then holds `results.json`, `results.md` (the tables), `results.png` (the plot) and `curves.png` (the losses).
-Accuracies are exact match, and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside
+The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match, and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside
 a tile that is lost across a cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions, and
 do not cover what other seeds would give.
 """
@@ -138,16 +138,8 @@ def make_random(recipe, seed):
 
 
 def make_start(recipe, base, fusion_type, seed, output):
-    """Writes the model that training starts from, unless it is there: the networks of a base, or random ones, and an untrained
-    fusion. But for the fusion, a seed gives all strategies the same.
-
-    Args:
-        recipe (`dict`): from [`read_recipe`].
-        base (`str` or `Path`, *optional*): a FILA.
-        fusion_type (`str`): the strategy.
-        seed (`int`): of all that is random.
-        output (`Path`): folder to write.
-    """
+    """Writes the folder of the model that training starts from, unless it is there: the networks of a `base`, or random ones, and
+    an untrained fusion. But for the fusion, a seed gives all strategies the same."""
     if output.exists():
         return
     shared, processor = make_random(recipe, seed) if base is None else load(base)
@@ -180,14 +172,8 @@ def run(script, *arguments, **options):
 
 
 def run_strategy(recipe, base, fusion_type, seed, output):
-    """Trains and evaluates one strategy with one seed, as far as it has not been done.
-
-    Args:
-        recipe (`dict`): from [`read_recipe`].
-        base (`str` or `Path`, *optional*): a FILA whose networks it starts from; the pretrained one, for an alignment.
-        fusion_type (`str`), seed (`int`): the strategy and its seed.
-        output (`Path`): folder of the comparison.
-    """
+    """Trains and evaluates one strategy with one seed, as far as it has not been done. It starts from the networks of the `base`,
+    which is the pretrained FILA if there is an alignment."""
     folder = output / f"{fusion_type}-seed{seed}"
     model = folder / "start"
     make_start(recipe, base, fusion_type, seed, model)
@@ -233,47 +219,39 @@ def to_percent(values):
     return [100 * value for value in (mean, *(bounds or (mean, mean)))]
 
 
-def to_percent_lost(is_inside, read, other=None):
-    """The share of what is read inside a tile that is lost across a cut; with `other`, how much more of it than there.
-
-    Args:
-        is_inside (`pd.Series`): of each question.
-        read, other (`pd.Series`): its exact match.
-
-    Returns:
-        `list[float]`: that and both bounds of its interval of 95 %, in percent; `None` where so little is read inside that
-        a resample may have none of it.
-    """
-
-    def share_lost(is_inside, read, axis):
+def share_lost(is_inside, read, axis=-1):
+    """Share of what is read inside a tile (0 or 1 for each question, as `is_inside`) that is lost across a cut."""
+    with np.errstate(divide="ignore", invalid="ignore"):
         inside = (read * is_inside).sum(axis) / is_inside.sum(axis)
         return 1 - (read * (1 - is_inside)).sum(axis) / (1 - is_inside).sum(axis) / inside
 
-    def lost(is_inside, read, other=None, axis=-1):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return share_lost(is_inside, read, axis) - (0 if other is None else share_lost(is_inside, other, axis))
 
-    samples = [values.to_numpy(float) for values in (is_inside, read, other) if values is not None]
-    value = lost(*samples)
-    if not np.isfinite(value) or len(read) < 2:
+def more_lost(is_inside, read, other, axis=-1):
+    """How much more of it is lost than of `other`, what another strategy reads; see [`share_lost`]."""
+    return share_lost(is_inside, read, axis) - share_lost(is_inside, other, axis)
+
+
+def to_percent_lost(statistic, *samples):
+    """`list[float]`: [`share_lost`] or [`more_lost`] of samples and both bounds of its interval of 95 %, in percent; `None` where so
+    little is read inside that a resample may have none of it."""
+    samples = [sample.to_numpy(float) for sample in samples]
+    value = statistic(*samples)
+    if not np.isfinite(value) or len(samples[0]) < 2:
         return None
     settings = {"paired": True, "method": "percentile", "rng": np.random.default_rng(0)}
+    settings["batch"] = max(1, 2**22 // len(samples[0]))  # resamples that are in memory together
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # speaks of a method that is not used
-        bounds = bootstrap(samples, lost, batch=max(1, 2**22 // len(read)), **settings).confidence_interval
+        bounds = bootstrap(samples, statistic, **settings).confidence_interval
     return [100 * float(x) for x in (value, *bounds)] if np.isfinite(bounds).all() else None
 
 
 def summarize_answers(answers, edges):
-    """Accuracies of every strategy.
-
-    Args:
-        answers (`pd.DataFrame`): from [`read_answers`].
-        edges (`list[float]`): of the bins of text heights, in pixels of the ViT's canvas.
+    """Accuracies of every strategy, from [`read_answers`]; `edges` are those of the bins of text heights, in pixels of the ViT's canvas.
 
     Returns:
         `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (exact match: means with bounds), `anls`
-        (the same of ANLS), `lost` (see [`to_percent_lost`]), `seeds` (exact match of each) and, by the other strategies,
+        (the same of ANLS), `lost` (see [`share_lost`]), `seeds` (exact match of each) and, by the other strategies,
         `differences`, how much more exact match this one has, question by question, and `lost_differences`, how much more it loses.
     """
     values = {"em": "mean", "anls": "mean", "position": "first", "text_height": "first", "kind": "first"}
@@ -290,14 +268,14 @@ def summarize_answers(answers, edges):
             "overall": to_percent(part["em"]),
             "anls": to_percent(part["anls"]),
             **{position: to_percent(part["em"][part["position"] == position]) for position in POSITIONS},
-            "lost": to_percent_lost(is_inside, own),
+            "lost": to_percent_lost(share_lost, is_inside, own),
             **{
                 column: {str(name): to_percent(rows["em"]) for name, rows in part.groupby(column, observed=True)}
                 for column in ("text_height", "kind")
             },
             "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
             "differences": {name: to_percent(own - other) for name, other in read.items() if name != fusion_type},
-            "lost_differences": {name: to_percent_lost(is_inside, own, other) for name, other in others},
+            "lost_differences": {name: to_percent_lost(more_lost, is_inside, own, other) for name, other in others},
         }
     return summary
 
@@ -340,13 +318,8 @@ def make_report(summary):
 
 
 def draw_bars(axis, results, keys, labels):
-    """Draws means with their intervals, a group of two bars for each strategy.
-
-    Args:
-        axis (`matplotlib.axes.Axes`): where to draw.
-        results (`dict[str, dict]`): for each strategy, a list of mean and both bounds, or `None`, under each key.
-        keys (`tuple[str]`), labels (`tuple[str]`): two values, and what they are called.
-    """
+    """Draws means with their intervals, two bars for each strategy: `results` has, under each of two keys, a list of mean and both
+    bounds, or `None`."""
     places = np.arange(len(results))
     for index, (key, label) in enumerate(zip(keys, labels)):
         mean, low, high = np.array([result[key] or [np.nan] * 3 for result in results.values()]).T
@@ -388,11 +361,7 @@ def write_results(output, recipe):
 
 
 def compare(recipe, output):
-    """Does what the recipe says, as far as it has not been done.
-
-    Args:
-        recipe (`dict`): from [`read_recipe`].
-        output (`Path`): the folder.
+    """Does what the recipe says in the folder `output`, as far as it has not been done.
 
     Raises:
         UserError: the folder belongs to another recipe, or a script failed.

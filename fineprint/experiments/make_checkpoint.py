@@ -68,26 +68,18 @@ def build_tokenizer():
 
 def build_config(tokenizer):
     """The small model."""
+    vit = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 7, "num_attention_heads": 2}
+    decoder = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3}
     return FilaConfig(
-        vision_config={
-            "hidden_size": 128,
-            "intermediate_size": 512,
-            "num_hidden_layers": 7,
-            "num_attention_heads": 2,
-            "image_size": TILE_SIZE,
-            "patch_size": 14,
-        },
+        vision_config=vit | {"image_size": TILE_SIZE, "patch_size": 14},
         convnext_config={
             "architecture": "convnext_atto",
             "model_args": {"depths": [1, 1, 6, 2], "dims": [16, 32, 96, 192], "ls_init_value": 0.1},
         },
         text_config={
+            **decoder,
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 3,
             "num_key_value_heads": 3,
             "initializer_range": 0.065,  # of so narrow a network: with the usual 0.02, attention stays even for long
             "max_position_embeddings": tokenizer.model_max_length,

@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from sklearn.exceptions import ConvergenceWarning
@@ -28,16 +29,14 @@ from tqdm import tqdm
 
 from fila.common.arguments import UserError, run_command
 from fila.common.files import new_files
-from fila.evaluation.metrics import mean_with_interval
 from fila.fineprint.experiments.cells import IGNORED, SLOTS, PageBatches, locate_characters, tile_cells
-from fila.fineprint.experiments.compare import NAMES, draw_bars, list_stages, make_table, read_recipe
+from fila.fineprint.experiments.compare import NAMES, draw_bars, list_stages, make_table, read_recipe, to_percent
 from fila.fineprint.experiments.pretrain import encode, load
 from fila.fineprint.pages import Options
 
 PLACES = ("whole", "torn")
 FIRST_BATCH = 2_000_000  # of the pages of the probe: beyond those that are trained on
 BATCH_SIZE = 8  # pages
-MAX_ITER = 60  # of the regression
 
 
 def find_torn_cells(page, cell_size):
@@ -56,7 +55,7 @@ def find_torn_cells(page, cell_size):
 
 
 class TornPageBatches(PageBatches):
-    """Pictures of pages, what is in their cells, and what is torn."""
+    """[`PageBatches`] that know what is torn."""
 
     def make_batch(self, number):
         """`dict` of tensors: that of [`PageBatches`], and `is_torn` of shape (pages, rows, columns), of bools."""
@@ -107,7 +106,7 @@ def name_characters(known, asked):
         labels = known["cells"][rows, slot]
         if len(np.unique(labels)) < 2 or not asked_rows.any():
             continue
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITER))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=60))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are not needed
             classifier.fit(known["features"][rows], labels)
@@ -130,29 +129,20 @@ def summarize_characters(tokens, is_character, is_right):
     Raises:
         UserError: no page has both.
     """
-    num_pages, shares = tokens["page"].max() + 1, {}
-    for place, rows in zip(PLACES, (~tokens["is_torn"], tokens["is_torn"])):
-        counts = [values[rows].sum(axis=1) for values in (is_right, is_character)]
-        right, total = (np.bincount(tokens["page"][rows], count, num_pages) for count in counts)
-        shares[place] = np.divide(right, total, where=total > 0, out=np.full(num_pages, np.nan))
-    shares["drop"] = shares["whole"] - shares["torn"]
-    has_both = np.isfinite(shares["drop"])
-    if not has_both.any():
+    counts = pd.DataFrame({"right": is_right.sum(axis=1), "all": is_character.sum(axis=1)})
+    counts = counts.groupby([tokens["page"], tokens["is_torn"]]).sum()
+    shares = (counts["right"] / counts["all"]).unstack().reindex(columns=[False, True]).dropna()  # by page and place
+    shares.columns = PLACES
+    if shares.empty:
         raise UserError("No page has both whole and torn characters. Choose a larger --num_batches.")
-    found = {}
-    for name, values in shares.items():
-        mean, bounds = mean_with_interval(100 * values[has_both])
-        found[name] = [mean, *(bounds or (mean, mean))]
-    return {**found, "pages": int(has_both.sum()), "characters": int(is_character.sum())}
+    found = {**shares, "drop": shares["whole"] - shares["torn"]}
+    found = {name: to_percent(values) for name, values in found.items()}
+    return {**found, "pages": len(shares), "characters": int(is_character.sum())}
 
 
 def probe(recipe, output, num_batches):
-    """Probes all strategies of a comparison, with the first of its seeds, and writes the results.
-
-    Args:
-        recipe (`dict`): from [`~fila.fineprint.experiments.compare.read_recipe`].
-        output (`Path`): folder of the comparison.
-        num_batches (`int`): batches of pages to learn from, and as many to be measured on.
+    """Probes all strategies of a comparison in the folder `output`, with the first of its seeds. Learns from `num_batches` batches
+    of pages, and is measured on as many.
 
     Raises:
         UserError: a strategy has not been trained, or there are too few pages.
