@@ -15,9 +15,10 @@ own (that of seed + number - 1) and, if it has `data` (changes to the options of
 Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint. Where time
 is limited, `timeout --signal INT 3000 python ...` stops it.
 
-The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match, and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside
-a tile that is lost across a cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions, and
-do not cover what other seeds would give.
+The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match,
+and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside a tile that is lost across a
+cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions, and do not cover what other
+seeds would give.
 """
 
 import argparse
@@ -44,16 +45,9 @@ from fila.configuration_fila import FUSION_TYPES
 from fila.evaluation.metrics import make_bins, mean_with_interval
 from fila.fineprint.experiments.pretrain import CELLS, load
 
-DEFAULTS = {
-    "data": {},
-    "model": {},
-    "base": None,
-    "pretraining": None,
-    "alignment": None,
-    "stage1": None,
-    "stage2": None,
-}
-DEFAULTS |= {"evaluation": {}, "seeds": [0], "fusion_types": list(FUSION_TYPES), "text_height_edges": [10, 12, 16]}
+DEFAULTS = dict.fromkeys(("base", "pretraining", "alignment", "stage1", "stage2"))
+DEFAULTS |= {"data": {}, "model": {}, "evaluation": {}, "seeds": [0]}
+DEFAULTS |= {"fusion_types": list(FUSION_TYPES), "text_height_edges": [10, 12, 16]}
 POSITIONS = ("inside", "across")
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
@@ -64,14 +58,7 @@ NAMES = {
 
 
 def read_recipe(path):
-    """Reads a recipe and fills in what it leaves out.
-
-    Returns:
-        `dict` with the keys of `DEFAULTS`.
-
-    Raises:
-        UserError: it cannot be read, or has unknown keys or values.
-    """
+    """`dict`: a recipe, with `DEFAULTS` for what it leaves out. Raises a `UserError` if it cannot be read or has unknown keys or values."""
     content = read_yaml(path)
     if unknown := sorted(map(str, content.keys() - DEFAULTS.keys())):
         raise UserError(

@@ -48,13 +48,8 @@ LOG = "log_history.json"  # named as train.py names it
 
 
 class CharacterPretraining(nn.Module):
-    """ViT and ConvNeXt of a FILA side by side, each with a linear head that names the characters of each cell. The third
-    stage of the ConvNeXt, whose cells are half as large, has a head of its own.
-
-    Args:
-        model ([`FilaForConditionalGeneration`]): its vision tower is trained; nothing of it is copied.
-        with_convnext (`bool`, *optional*): whether the ConvNeXt is trained, too.
-    """
+    """ViT and ConvNeXt of a FILA side by side, or the ViT alone, each with a linear head that names the characters of each cell. The
+    third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing of the model is copied."""
 
     def __init__(self, model, with_convnext=True):
         super().__init__()
@@ -69,15 +64,8 @@ class CharacterPretraining(nn.Module):
     def forward(
         self, pixel_values, image_grids, labels, fine_labels, global_labels, high_res_pixel_values=None, **others
     ):
-        """
-        Args:
-            pixel_values, image_grids, high_res_pixel_values: of images on the same canvas, from the image processor.
-            labels, fine_labels, global_labels: from [`PageBatches`].
-
-        Returns:
-            `dict`: `loss`, and `accuracies` of shape (1,) or (3,): the share of characters that the ViT, the ConvNeXt and its
-            third stage name.
-        """
+        """`dict` for what [`PageBatches`] makes: `loss`, and `accuracies` of shape (1,) or (3,): the share of characters that the ViT,
+        the ConvNeXt and its third stage name."""
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
         for layer in self.vit.layers:
@@ -111,13 +99,8 @@ def measure_accuracies(network, batches):
 
 
 class CellEmbedding(nn.Module):
-    """What the decoder sees of a cell in pretraining: the sum of the embeddings of its characters, each turned as its place in
-    the cell says; for an empty cell, a vector.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerFast`): of the model; the last token of a character stands for it.
-        width (`int`): of the decoder.
-    """
+    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters, each turned as its
+    place in the cell says; for an empty cell, a vector. The last of the tokens of a character stands for it."""
 
     def __init__(self, tokenizer, width):
         super().__init__()
@@ -136,12 +119,7 @@ class CellEmbedding(nn.Module):
 
 
 class CellReading(nn.Module):
-    """The decoder of a FILA, which sees the characters of each cell in place of visual tokens.
-
-    Args:
-        model ([`FilaForConditionalGeneration`]): its decoder is trained; nothing of it is copied.
-        cell_embedding ([`CellEmbedding`]): trained with it.
-    """
+    """The decoder of a FILA, which sees a [`CellEmbedding`] in place of visual tokens. Both are trained; nothing is copied."""
 
     def __init__(self, model, cell_embedding):
         super().__init__()
@@ -172,12 +150,8 @@ def encode(model, batch):
 
 
 class CellAlignment(nn.Module):
-    """Vision tower and projector of a FILA, whose visual tokens become what its decoder has learnt to read.
-
-    Args:
-        model ([`FilaForConditionalGeneration`]): what is not frozen is trained, but for its decoder; nothing of it is copied.
-        cell_embedding ([`CellEmbedding`]): from the pretraining of its decoder.
-    """
+    """Vision tower and projector of a FILA, as far as they are not frozen, whose visual tokens become what its decoder has learnt to
+    read: the [`CellEmbedding`] of the decoder's pretraining. Nothing is copied."""
 
     def __init__(self, model, cell_embedding):
         super().__init__()
@@ -220,11 +194,11 @@ def load(folder):
 
 
 def train(network, make_batches, output, **training):
-    """Trains a network that returns its loss, from its last checkpoint on.
+    """Trains a network that returns its loss, from the last checkpoint in the output folder on.
 
     Args:
         network (`nn.Module`): the network.
-        make_batches (`Callable`): makes [`Batches`] of a `count`.
+        make_batches (`Callable`): makes [`~fila.fineprint.experiments.cells.Batches`] of a `count`.
         output (`Path`): folder of checkpoints.
         training: options of TrainingArguments; `max_steps` is needed.
 
@@ -232,7 +206,7 @@ def train(network, make_batches, output, **training):
         `list[dict]`: the log.
 
     Raises:
-        UserError: unknown options, or several GPUs.
+        UserError: invalid options, or several GPUs.
     """
     settings = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
     settings |= {"remove_unused_columns": False, "report_to": "none", "save_total_limit": 1}
@@ -283,13 +257,8 @@ def pretrain_decoder(data, model, processor, output, batch_size=16, num_scribble
 
 
 def pretrain(recipe, start, output):
-    """Does what `pretraining` in a recipe says, as far as it has not been done.
-
-    Args:
-        recipe (`dict`): of compare.py.
-        start (`Path`): a FILA with `fusion_type="cvfm"` to start from.
-        output (`Path`): a folder; the pretrained FILA is in `decoder/model` in it.
-    """
+    """Does what `pretraining` in a recipe says, as far as it has not been done, from the FILA in the folder `start`. The pretrained
+    FILA is in `decoder/model` in the output folder."""
     data = Options(output_dir="", **recipe["data"])
     for part in ("vision", "vit", "decoder"):
         if part not in recipe["pretraining"]:
@@ -298,23 +267,17 @@ def pretrain(recipe, start, output):
         if not (folder / "model").exists():
             model, processor = load(start)
             if part == "decoder":
-                log = pretrain_decoder(data, model, processor, folder, **options)
+                log = pretrain_decoder(data, model, load(start)[1], folder, **options)
             else:
                 log = pretrain_vision(data, model, folder, with_convnext=part == "vision", **options)
-            finish(model, load(start)[1], log, folder)
+            finish(model, processor, log, folder)
         start = folder / "model"
 
 
 def align(recipe, start, cells, output):
-    """Trains fusion and projector of a FILA until its visual tokens say what the decoder has learnt to read, with each of the
-    learning rates in turn.
-
-    Args:
-        recipe (`dict`): of compare.py.
-        start (`Path`): a FILA with a pretrained decoder.
-        cells (`Path`): the file [`CELLS`] of that pretraining.
-        output (`Path`): a folder; the FILA that ends with the lowest loss is in `model` in it, and `losses.json` has the losses.
-    """
+    """Trains fusion and projector of the FILA in the folder `start`, whose decoder is pretrained, until its visual tokens say what the
+    decoder has learnt to read from the file `cells`; with each of the learning rates in turn. The FILA that ends with the
+    lowest loss is in `model` in the output folder, and the losses are in `losses.json`."""
     data, ends = Options(output_dir="", **recipe["data"]), {}
     rates = recipe["alignment"]["learning_rate"]
     for rate in rates if isinstance(rates, list) else [rates]:
