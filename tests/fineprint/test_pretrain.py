@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fila.common.arguments import UserError
 from fila.common.layout import CANVASES
 from fila.fineprint.experiments import compare, pretrain
 from fila.fineprint.experiments.cells import (
@@ -232,3 +233,40 @@ def test_projector_is_standardized_for_what_the_vision_gives(recipe, fusion_type
         model.get_image_features(**images)
     assert outputs[-1].flatten(0, -2).mean(0).abs().max() < 1e-2
     assert 0.5 < outputs[-1].std() < 2
+
+
+def test_interrupted_training_goes_on_with_the_batches_that_it_has_not_seen(tmp_path):
+    class Regression(torch.nn.Linear):
+        def forward(self, x):
+            return {"loss": super().forward(x).square().mean()}
+
+    class Numbers(torch.utils.data.Dataset):
+        def __init__(self, count):
+            self.count = count
+
+        def __len__(self):
+            return self.count
+
+        def __getitem__(self, number):
+            if number == interrupted:
+                raise KeyboardInterrupt
+            drawn.append(number)
+            return {"x": torch.tensor([[float(number), 1.0]])}
+
+    results = {}
+    for name, interruptions in {"whole": [None], "interrupted": [5, None]}.items():
+        for interrupted in interruptions:
+            torch.manual_seed(0)
+            network, drawn = Regression(2, 1), []
+            try:
+                log = pretrain.train(
+                    network, Numbers, tmp_path / name, max_steps=8, save_steps=2, logging_steps=1, use_cpu=True
+                )
+            except KeyboardInterrupt:
+                assert interrupted == 5
+        results[name] = network.weight, [entry["loss"] for entry in log if "loss" in entry]
+    assert drawn == [4, 5, 6, 7]
+    assert torch.equal(results["whole"][0], results["interrupted"][0])
+    assert results["whole"][1] == results["interrupted"][1]
+    with pytest.raises(UserError, match="options for whole are invalid: .*max_stepz"):
+        pretrain.train(network, Numbers, tmp_path / "whole", max_stepz=8)
