@@ -1,9 +1,11 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pages with the characters in the cell of each visual token: what the pretraining learns from and the probe is measured on.
+"""Pages with the characters in the cell of each visual token: what the pretraining learns from and the probe is
+measured on.
 
 A cell is the square of the ViT's view that one visual token stands for. Its label is an array of [`SLOTS`] indices of
-[`CHARACTERS`] in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown ones.
+[`CHARACTERS`] in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown
+ones.
 """
 
 import math
@@ -50,9 +52,9 @@ FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of 
 
 
 def lay_out_text(options, split, grid, number):
-    """[`~fila.fineprint.pages.Page`] number `number` of a split, full of text, on a canvas of `grid` tiles, without questions. Each
-    line has a size and a font of its own. It has several times the characters of a document, so that a network sees more of
-    them in the same time."""
+    """[`~fila.fineprint.pages.Page`] number `number` of a split, full of text, on a canvas of `grid` tiles, without
+    questions. Each line has a size and a font of its own. It has several times the characters of a document, so that a
+    network sees more of them in the same time."""
     rng = random.Random(f"text/{options.seed}/{split}/{number}")
     size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
     is_turned = rng.random() < 0.4
@@ -102,9 +104,9 @@ def _advance(font, character):
 
 
 def locate_characters(run):
-    """`tuple[np.ndarray, np.ndarray]`: where the characters of a [`~fila.fineprint.documents.Run`] are on the page: their middles, of
-    shape (characters, 2), and the corners of their boxes, of shape (characters, 4, 2). A box is as wide as the advance and as
-    high as capitals."""
+    """`tuple[np.ndarray, np.ndarray]`: where the characters of a [`~fila.fineprint.documents.Run`] are on the page:
+    their middles, of shape (characters, 2), and the corners of their boxes, of shape (characters, 4, 2). A box is as
+    wide as the advance and as high as capitals."""
     edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])
     top, bottom = np.full(len(run.text), run.y - run.capital_height), np.full(len(run.text), run.y)
     corners = [np.stack([x, y], axis=1) for x in (edges[:-1], edges[1:]) for y in (top, bottom)]
@@ -113,8 +115,9 @@ def locate_characters(run):
 
 
 def label_cells(page, cell_size, view="canvas"):
-    """`np.ndarray` of shape (rows, columns, SLOTS): labels of the cells of a page, `cell_size` pixels wide on the ViT's view, which is
-    "canvas", all tiles laid together, or "global", the whole image on one tile. A character is in the cell of its middle."""
+    """`np.ndarray` of shape (rows, columns, SLOTS): labels of the cells of a page, `cell_size` pixels wide on the ViT's
+    view, which is "canvas", all tiles laid together, or "global", the whole image on one tile. A character is in the
+    cell of its middle."""
     placement = page.placement
     height, width = placement.image_size
     grid = placement.grid if view == "canvas" else (1, 1)
@@ -139,14 +142,15 @@ def label_cells(page, cell_size, view="canvas"):
 
 
 def tile_cells(cells, side):
-    """`torch.Tensor` of shape (N, tiles, side, side, ...): what belongs to cells of canvases, of shape (N, rows, columns, ...), by tile
-    of `side` x `side` cells."""
+    """`torch.Tensor` of shape (N, tiles, side, side, ...): what belongs to cells of canvases, of shape (N, rows,
+    columns, ...), by tile of `side` x `side` cells."""
     return cells.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
 
 
 def label_tokens(page, patch_size, is_tiled, rng):
-    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where they would be
-    `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are read."""
+    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where
+    they would be `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are
+    read."""
     cells = torch.from_numpy(label_cells(page, patch_size, "global"))
     side = len(cells)
     views = [cells.flatten(0, 1)]
@@ -159,8 +163,8 @@ def label_tokens(page, patch_size, is_tiled, rng):
 
 
 def scribble(rng, side, num_lines):
-    """`tuple[torch.Tensor, str]`: at most `num_lines` lines of random characters on one view of `side` x `side` cells: labels of shape
-    (side * side, SLOTS), and the text."""
+    """`tuple[torch.Tensor, str]`: at most `num_lines` lines of random characters on one view of `side` x `side` cells:
+    labels of shape (side * side, SLOTS), and the text."""
     cells, lines = np.zeros((side, side, SLOTS), dtype=np.int64), []
     row = rng.randrange(max(1, side + 1 - num_lines))
     while row < side and len(lines) < num_lines:
@@ -178,8 +182,8 @@ def scribble(rng, side, num_lines):
 
 
 class Batches(Dataset):
-    """Batches of new pages, drawn when they are asked for. All pages of a batch are on the same canvas; canvases take turns.
-    Subclasses say in `make_batch(number)` what a batch holds.
+    """Batches of new pages, drawn when they are asked for. All pages of a batch are on the same canvas; canvases take
+    turns. Subclasses say in `make_batch(number)` what a batch holds.
 
     Args:
         options ([`~fila.fineprint.pages.Options`]): of the documents.
@@ -210,7 +214,8 @@ class Batches(Dataset):
 
 
 class PageBatches(Batches):
-    """[`Batches`] of pictures of pages, most of them full of text, with labels; with `do_high_res` also for a ConvNeXt."""
+    """[`Batches`] of pictures of pages, most of them full of text, with labels; with `do_high_res` also for a
+    ConvNeXt."""
 
     def __init__(self, *arguments, do_high_res=True, **others):
         super().__init__(*arguments, **others)
@@ -227,8 +232,9 @@ class PageBatches(Batches):
         ]
 
     def make_batch(self, number):
-        """`dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the cells of the
-        canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the global view."""
+        """`dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the
+        cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the
+        global view."""
         pages, processor = self.lay_out_batch(number), image_processor(self.options.tile_size)
         inputs = processor([render(page) for page in pages], do_high_res=self.do_high_res, return_tensors="pt")
         for name, cell_size, view in (
@@ -241,11 +247,11 @@ class PageBatches(Batches):
 
 
 class CellBatches(Batches):
-    """[`Batches`] of conversations about documents, with the labels of their visual tokens in place of pictures. The `processor` is
-    that of the model; whether it tiles is set anew for each batch.
+    """[`Batches`] of conversations about documents, with the labels of their visual tokens in place of pictures. The
+    `processor` is that of the model; whether it tiles is set anew for each batch.
 
-    The first `num_scribbles` batches are scribbles, with more and more lines, twice as many as there are pages in a batch.
-    In these there is nothing to guess: they teach, in short sequences, to look where the next character is.
+    The first `num_scribbles` batches are scribbles, with more and more lines, twice as many as there are pages in a
+    batch. In these there is nothing to guess: they teach, in short sequences, to look where the next character is.
     """
 
     def __init__(self, *arguments, processor, num_scribbles=0, **others):
@@ -253,8 +259,8 @@ class CellBatches(Batches):
         self.collator, self.num_scribbles = FilaDataCollator(processor), num_scribbles
 
     def make_batch(self, number):
-        """`dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), `cells` of shape (visual tokens of
-        the batch, SLOTS), and whether it `is_scribbled`."""
+        """`dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), `cells` of shape
+        (visual tokens of the batch, SLOTS), and whether it `is_scribbled`."""
         rng = random.Random(f"cells/{self.options.seed}/{self.split}/{number}")
         processor, tile_size = self.collator.processor, self.options.tile_size
         patch_size = processor.image_processor.patch_size

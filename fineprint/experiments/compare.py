@@ -4,21 +4,23 @@
 
     python fineprint/experiments/compare.py fineprint/recipes/small.yaml --output_dir build/compare
 
-The recipe says everything else: the documents (`data`, options of generate.py), the networks (`base`, any FILA, or `model`, changes
-to the default checkpoint's config, random or with `pretraining` and then, for each strategy, `alignment`; see pretrain.py),
-what train.py does (`stage1`, `stage2`) and run_eval.py (`evaluation`), `seeds` and `fusion_types`. A seed sets the first weights
-of the fusion (without `base` and `pretraining`, those of all networks) and the order of the documents.
+The recipe says everything else: the documents (`data`, options of generate.py), the networks (`base`, any FILA, or
+`model`, changes to the default checkpoint's config, random or with `pretraining` and then, for each strategy,
+`alignment`; see pretrain.py), what train.py does (`stage1`, `stage2`) and run_eval.py (`evaluation`), `seeds` and
+`fusion_types`. A seed sets the first weights of the fusion (without `base` and `pretraining`, those of all networks)
+and the order of the documents.
 
-`stage2` may be a list of legs. Each starts from the weights of the one before, with a learning rate schedule and an order of its
-own (that of seed + number - 1) and, if it has `data` (changes to the options of the documents), on documents of its own.
+`stage2` may be a list of legs. Each starts from the weights of the one before, with a learning rate schedule and an
+order of its own (that of seed + number - 1) and, if it has `data` (changes to the options of the documents), on
+documents of its own.
 
-Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint. Where time
-is limited, `timeout --signal INT 3000 python ...` stops it.
+Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint.
+Where time is limited, `timeout --signal INT 3000 python ...` stops it.
 
-The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are exact match,
-and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside a tile that is lost across a
-cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions, and do not cover what other
-seeds would give.
+The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are
+exact match, and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside a tile
+that is lost across a cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions,
+and do not cover what other seeds would give.
 """
 
 import argparse
@@ -58,7 +60,8 @@ NAMES = {
 
 
 def read_recipe(path):
-    """`dict`: a recipe, with `DEFAULTS` for what it leaves out. Raises a `UserError` if it cannot be read or has unknown keys or values."""
+    """`dict`: a recipe, with `DEFAULTS` for what it leaves out. Raises a `UserError` if it cannot be read or has
+    unknown keys or values."""
     content = read_yaml(path)
     if unknown := sorted(map(str, content.keys() - DEFAULTS.keys())):
         raise UserError(
@@ -109,8 +112,8 @@ def list_stages(recipe):
 
 
 def make_random(recipe, seed):
-    """`tuple[FilaForConditionalGeneration, FilaProcessor]`: a random FILA of the default checkpoint's config with the recipe's
-    changes, and a processor of its geometry."""
+    """`tuple[FilaForConditionalGeneration, FilaProcessor]`: a random FILA of the default checkpoint's config with the
+    recipe's changes, and a processor of its geometry."""
     size = recipe["data"].get("tile_size", 336)
     fields = FilaConfig.from_pretrained(ROOT).to_dict()
     fields["vision_config"]["image_size"] = size
@@ -125,8 +128,8 @@ def make_random(recipe, seed):
 
 
 def make_start(recipe, base, fusion_type, seed, output):
-    """Writes the folder of the model that training starts from, unless it is there: the networks of a `base`, or random ones, and
-    an untrained fusion. But for the fusion, a seed gives all strategies the same."""
+    """Writes the folder of the model that training starts from, unless it is there: the networks of a `base`, or random
+    ones, and an untrained fusion. But for the fusion, a seed gives all strategies the same."""
     if output.exists():
         return
     shared, processor = make_random(recipe, seed) if base is None else load(base)
@@ -159,8 +162,8 @@ def run(script, *arguments, **options):
 
 
 def run_strategy(recipe, base, fusion_type, seed, output):
-    """Trains and evaluates one strategy with one seed, as far as it has not been done. It starts from the networks of the `base`,
-    which is the pretrained FILA if there is an alignment."""
+    """Trains and evaluates one strategy with one seed, as far as it has not been done. It starts from the networks of
+    the `base`, which is the pretrained FILA if there is an alignment."""
     folder = output / f"{fusion_type}-seed{seed}"
     model = folder / "start"
     make_start(recipe, base, fusion_type, seed, model)
@@ -187,7 +190,8 @@ def run_strategy(recipe, base, fusion_type, seed, output):
 
 
 def read_answers(output, recipe):
-    """`pd.DataFrame`: `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind` of every answer."""
+    """`pd.DataFrame`: `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind` of every
+    answer."""
     parts = []
     for fusion_type in recipe["fusion_types"]:
         for seed in recipe["seeds"]:
@@ -219,8 +223,8 @@ def more_lost(is_inside, read, other, axis=-1):
 
 
 def to_percent_lost(statistic, *samples):
-    """`list[float]`: [`share_lost`] or [`more_lost`] of samples and both bounds of its interval of 95 %, in percent; `None` where so
-    little is read inside that a resample may have none of it."""
+    """`list[float]`: [`share_lost`] or [`more_lost`] of samples and both bounds of its interval of 95 %, in percent;
+    `None` where so little is read inside that a resample may have none of it."""
     samples = [sample.to_numpy(float) for sample in samples]
     value = statistic(*samples)
     if not np.isfinite(value) or len(samples[0]) < 2:
@@ -234,12 +238,14 @@ def to_percent_lost(statistic, *samples):
 
 
 def summarize_answers(answers, edges):
-    """Accuracies of every strategy, from [`read_answers`]; `edges` are those of the bins of text heights, in pixels of the ViT's canvas.
+    """Accuracies of every strategy, from [`read_answers`]; `edges` are those of the bins of text heights, in pixels of
+    the ViT's canvas.
 
     Returns:
-        `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (exact match: means with bounds), `anls`
-        (the same of ANLS), `lost` (see [`share_lost`]), `seeds` (exact match of each) and, by the other strategies,
-        `differences`, how much more exact match this one has, question by question, and `lost_differences`, how much more it loses.
+        `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (exact match: means with
+        bounds), `anls` (the same of ANLS), `lost` (see [`share_lost`]), `seeds` (exact match of each) and, by the other
+        strategies, `differences`, how much more exact match this one has, question by question, and `lost_differences`,
+        how much more it loses.
     """
     values = {"em": "mean", "anls": "mean", "position": "first", "text_height": "first", "kind": "first"}
     # One value for a question, the mean over the seeds.
@@ -297,16 +303,16 @@ def make_report(summary):
         rows = [(group, *(values[key].get(group) for values in summary.values())) for group in groups]
         tables.append(make_table((title, *names), rows))
     text = (
-        "# The four fusion strategies\n\nExact match (and in one column ANLS) in percent, with 95 % intervals from a bootstrap over "
-        "the questions. Lost is what is missing across a cut of the exact match inside a tile, as a share of it; below 0, more is "
-        "right across. Text heights are those of capitals, in pixels of the ViT's canvas.\n"
+        "# The four fusion strategies\n\nExact match (and in one column ANLS) in percent, with 95 % intervals from a "
+        "bootstrap over the questions. Lost is what is missing across a cut of the exact match inside a tile, as a share "
+        "of it; below 0, more is right across. Text heights are those of capitals, in pixels of the ViT's canvas.\n"
     )
     return "\n".join((text, *tables))
 
 
 def draw_bars(axis, results, keys, labels):
-    """Draws means with their intervals, two bars for each strategy: `results` has, under each of two keys, a list of mean and both
-    bounds, or `None`."""
+    """Draws means with their intervals, two bars for each strategy: `results` has, under each of two keys, a list of
+    mean and both bounds, or `None`."""
     places = np.arange(len(results))
     for index, (key, label) in enumerate(zip(keys, labels)):
         mean, low, high = np.array([result[key] or [np.nan] * 3 for result in results.values()]).T

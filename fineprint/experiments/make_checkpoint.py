@@ -5,8 +5,8 @@
     python fineprint/experiments/make_checkpoint.py --weights build/default/cvfm-seed0/stage2-leg8
     python fineprint/experiments/make_checkpoint.py --output random
 
-The weights are those of a trained FILA of this config, in bfloat16, or random. fineprint/recipes/default.yaml trained the ones
-at the root. The geometry is the paper's at a third of the scale: tiles of 112 pixels, patch 14, five canvases.
+The weights are those of a trained FILA of this config, in bfloat16, or random. fineprint/recipes/default.yaml trained
+the ones at the root. The geometry is the paper's at a third of the scale: tiles of 112 pixels, patch 14, five canvases.
 """
 
 import argparse

@@ -2,19 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrains the networks of a small FILA on generated pages, where no CLIP, ConvNeXt and Llama can be had.
 
-    python fineprint/experiments/pretrain.py fineprint/recipes/small.yaml --model_name_or_path start --output_dir pretrained
-    python fineprint/experiments/pretrain.py fineprint/recipes/small.yaml --model_name_or_path start --output_dir aligned \\
+    python fineprint/experiments/pretrain.py fineprint/recipes/small.yaml --model_name_or_path start --output_dir
+    pretrained python fineprint/experiments/pretrain.py fineprint/recipes/small.yaml --model_name_or_path start
+    --output_dir aligned \\
         --align pretrained/decoder/cells.safetensors
 
-ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token: a hundred labels for a page,
-where a question about it has a few. The decoder learns to answer questions about pages and to repeat them from those same
-labels in place of visual tokens, as if it had a perfect encoder; before that it copies scribbles. With `--align`, fusion and
-projector learn, between frozen networks, to give the decoder for each cell what it has learnt to read.
+ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token: a hundred labels for a
+page, where a question about it has a few. The decoder learns to answer questions about pages and to repeat them from
+those same labels in place of visual tokens, as if it had a perfect encoder; before that it copies scribbles. With
+`--align`, fusion and projector learn, between frozen networks, to give the decoder for each cell what it has learnt to
+read.
 
-The recipe is that of compare.py. Its `pretraining` has `vision`, `vit` if the ViT goes on alone, and `decoder`; these and
-`alignment` are options of TrainingArguments and a `batch_size` in pages. `alignment` may have a list of learning rates: the one
-that ends with the lowest loss is kept. No page comes twice in a training, so that this loss is one of unseen pages.
-Started again, it continues where it was.
+The recipe is that of compare.py. Its `pretraining` has `vision`, `vit` if the ViT goes on alone, and `decoder`; these
+and `alignment` are options of TrainingArguments and a `batch_size` in pages. `alignment` may have a list of learning
+rates: the one that ends with the lowest loss is kept. No page comes twice in a training, so that this loss is one of
+unseen pages. Started again, it continues where it was.
 """
 
 import argparse
@@ -48,8 +50,9 @@ LOG = "log_history.json"  # named as train.py names it
 
 
 class CharacterPretraining(nn.Module):
-    """ViT and ConvNeXt of a FILA side by side, or the ViT alone, each with a linear head that names the characters of each cell. The
-    third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing of the model is copied."""
+    """ViT and ConvNeXt of a FILA side by side, or the ViT alone, each with a linear head that names the characters of
+    each cell. The third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing of the
+    model is copied."""
 
     def __init__(self, model, with_convnext=True):
         super().__init__()
@@ -64,8 +67,8 @@ class CharacterPretraining(nn.Module):
     def forward(
         self, pixel_values, image_grids, labels, fine_labels, global_labels, high_res_pixel_values=None, **others
     ):
-        """`dict` for what [`PageBatches`] makes: `loss`, and `accuracies` of shape (1,) or (3,): the share of characters that the ViT,
-        the ConvNeXt and its third stage name."""
+        """`dict` for what [`PageBatches`] makes: `loss`, and `accuracies` of shape (1,) or (3,): the share of
+        characters that the ViT, the ConvNeXt and its third stage name."""
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
         for layer in self.vit.layers:
@@ -99,8 +102,9 @@ def measure_accuracies(network, batches):
 
 
 class CellEmbedding(nn.Module):
-    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters, each turned as its
-    place in the cell says; for an empty cell, a vector. The last of the tokens of a character stands for it."""
+    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters, each
+    turned as its place in the cell says; for an empty cell, a vector. The last of the tokens of a character stands for
+    it."""
 
     def __init__(self, tokenizer, width):
         super().__init__()
@@ -111,15 +115,16 @@ class CellEmbedding(nn.Module):
         self.empty = nn.Parameter(torch.randn(width) * EMPTY_STD)
 
     def forward(self, cells, embeddings):
-        """`torch.Tensor` of shape (visual tokens, width), for `cells` of shape (visual tokens, SLOTS) and the `nn.Embedding` of the
-        decoder's tokens."""
+        """`torch.Tensor` of shape (visual tokens, width), for `cells` of shape (visual tokens, SLOTS) and the
+        `nn.Embedding` of the decoder's tokens."""
         characters = embeddings(self.token_ids[cells]) * (cells > 0).unsqueeze(-1)
         is_empty = (cells == 0).all(dim=-1).unsqueeze(-1)
         return torch.einsum("nsd,sde->ne", characters, self.turns) + is_empty * self.empty
 
 
 class CellReading(nn.Module):
-    """The decoder of a FILA, which sees a [`CellEmbedding`] in place of visual tokens. Both are trained; nothing is copied."""
+    """The decoder of a FILA, which sees a [`CellEmbedding`] in place of visual tokens. Both are trained; nothing is
+    copied."""
 
     def __init__(self, model, cell_embedding):
         super().__init__()
@@ -129,8 +134,9 @@ class CellReading(nn.Module):
         self.model = [model]  # in a list, so that its vision is no part of this network
 
     def forward(self, cells, is_scribbled, num_items_in_batch=None, **inputs):
-        """[`FilaCausalLMOutputWithPast`] for what [`CellBatches`] makes. Empty cells of scribbles are zero: in the beginning, the
-        many of them would drown the others. Those of pages are noisy, as what a vision tower sees will be."""
+        """[`FilaCausalLMOutputWithPast`] for what [`CellBatches`] makes. Empty cells of scribbles are zero: in the
+        beginning, the many of them would drown the others. Those of pages are noisy, as what a vision tower sees will
+        be."""
         features = self.cell_embedding(cells, self.model[0].get_input_embeddings())
         if is_scribbled:
             features = features * (cells > 0).any(dim=-1, keepdim=True)
@@ -150,8 +156,8 @@ def encode(model, batch):
 
 
 class CellAlignment(nn.Module):
-    """Vision tower and projector of a FILA, as far as they are not frozen, whose visual tokens become what its decoder has learnt to
-    read: the [`CellEmbedding`] of the decoder's pretraining. Nothing is copied."""
+    """Vision tower and projector of a FILA, as far as they are not frozen, whose visual tokens become what its decoder
+    has learnt to read: the [`CellEmbedding`] of the decoder's pretraining. Nothing is copied."""
 
     def __init__(self, model, cell_embedding):
         super().__init__()
@@ -159,8 +165,8 @@ class CellAlignment(nn.Module):
         self.model, self.cell_embedding = [model], [cell_embedding]  # in lists: they are not trained
 
     def forward(self, labels, global_labels, fine_labels=None, **images):
-        """`dict` with the `loss` for what [`PageBatches`] makes: the squared error of the visual tokens, as a share of the mean
-        square of what they should be."""
+        """`dict` with the `loss` for what [`PageBatches`] makes: the squared error of the visual tokens, as a share of
+        the mean square of what they should be."""
         cells = torch.cat([global_labels.unsqueeze(1), tile_cells(labels, global_labels.shape[1])], dim=1).flatten(0, 3)
         features = encode(self.model[0], images)
         with torch.no_grad():
@@ -172,9 +178,10 @@ class CellAlignment(nn.Module):
 
 @torch.no_grad()
 def standardize_projector(model, batch):
-    """Starts the projector of a FILA anew, in place, with a first layer that takes mean and scale out of the ViT's features of
-    a batch from [`PageBatches`]. A ViT that was pretrained for a short time adds nearly the same large vector to all tokens,
-    which would drive the activations of a random projector out of the range in which they learn."""
+    """Starts the projector of a FILA anew, in place, with a first layer that takes mean and scale out of the ViT's
+    features of a batch from [`PageBatches`]. A ViT that was pretrained for a short time adds nearly the same large
+    vector to all tokens, which would drive the activations of a random projector out of the range in which they
+    learn."""
     projector, features = model.model.multi_modal_projector, []
     hook = projector.linear_1.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     encode(model, batch)
@@ -236,8 +243,8 @@ def finish(model, processor, log, output):
 
 
 def pretrain_vision(data, model, output, batch_size=16, num_eval_batches=10, with_convnext=True, **training):
-    """Trains the ViT of `model`, in place, and its ConvNeXt unless it is left out. What they name of `num_eval_batches` batches of
-    the validation split stands last in the log."""
+    """Trains the ViT of `model`, in place, and its ConvNeXt unless it is left out. What they name of `num_eval_batches`
+    batches of the validation split stands last in the log."""
     network = CharacterPretraining(model, with_convnext)
     pages = partial(PageBatches, data, batch_size=batch_size, do_high_res=with_convnext)
     log = train(network, partial(pages, split="train"), output, **training)
@@ -247,7 +254,8 @@ def pretrain_vision(data, model, output, batch_size=16, num_eval_batches=10, wit
 
 
 def pretrain_decoder(data, model, processor, output, batch_size=16, num_scribbles=0, **training):
-    """Trains the decoder of `model`, in place, with `num_scribbles` steps before there are pages. Writes the file [`CELLS`]."""
+    """Trains the decoder of `model`, in place, with `num_scribbles` steps before there are pages. Writes the file
+    [`CELLS`]."""
     cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
     batches = {"batch_size": batch_size, "processor": processor, "num_scribbles": num_scribbles}
     batches = partial(CellBatches, data, "train", **batches)
@@ -257,8 +265,8 @@ def pretrain_decoder(data, model, processor, output, batch_size=16, num_scribble
 
 
 def pretrain(recipe, start, output):
-    """Does what `pretraining` in a recipe says, as far as it has not been done, from the FILA in the folder `start`. The pretrained
-    FILA is in `decoder/model` in the output folder."""
+    """Does what `pretraining` in a recipe says, as far as it has not been done, from the FILA in the folder `start`.
+    The pretrained FILA is in `decoder/model` in the output folder."""
     data = Options(output_dir="", **recipe["data"])
     for part in ("vision", "vit", "decoder"):
         if part not in recipe["pretraining"]:
@@ -275,9 +283,9 @@ def pretrain(recipe, start, output):
 
 
 def align(recipe, start, cells, output):
-    """Trains fusion and projector of the FILA in the folder `start`, whose decoder is pretrained, until its visual tokens say what the
-    decoder has learnt to read from the file `cells`; with each of the learning rates in turn. The FILA that ends with the
-    lowest loss is in `model` in the output folder, and the losses are in `losses.json`."""
+    """Trains fusion and projector of the FILA in the folder `start`, whose decoder is pretrained, until its visual
+    tokens say what the decoder has learnt to read from the file `cells`; with each of the learning rates in turn. The
+    FILA that ends with the lowest loss is in `model` in the output folder, and the losses are in `losses.json`."""
     data, ends = Options(output_dir="", **recipe["data"]), {}
     rates = recipe["alignment"]["learning_rate"]
     for rate in rates if isinstance(rates, list) else [rates]:

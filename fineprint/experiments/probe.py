@@ -4,12 +4,12 @@
 
     python fineprint/experiments/probe.py fineprint/recipes/comparison.yaml --output_dir build/comparison
 
-A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts and values
-of training, and is measured on others. A page has hundreds of characters where it has one or two questions, and the decoder has
-no part in it: this shows more sharply than the answers what a cut between tiles takes away.
+A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts
+and values of training, and is measured on others. A page has hundreds of characters where it has one or two questions,
+and the decoder has no part in it: this shows more sharply than the answers what a cut between tiles takes away.
 
-Torn are the characters of a cell with one whose box, as wide as its advance and as high as capitals, lies on two tiles. The
-folder is that of a finished comparison; `probe.json`, `probe.md` (the table) and `probe.png` are added to it.
+Torn are the characters of a cell with one whose box, as wide as its advance and as high as capitals, lies on two tiles.
+The folder is that of a finished comparison; `probe.json`, `probe.md` (the table) and `probe.png` are added to it.
 """
 
 import argparse
@@ -40,8 +40,8 @@ BATCH_SIZE = 8  # pages
 
 
 def find_torn_cells(page, cell_size):
-    """`np.ndarray` of bools, of shape (rows of cells, columns of cells): which cells of a canvas hold a character that a cut
-    between tiles goes through."""
+    """`np.ndarray` of bools, of shape (rows of cells, columns of cells): which cells of a canvas hold a character that
+    a cut between tiles goes through."""
     placement = page.placement
     is_torn = np.zeros([side * placement.tile_size // cell_size for side in placement.grid], dtype=bool)
     for run in page.runs:
@@ -70,8 +70,8 @@ def read_tokens(model, batches):
     """What a model makes of the cells with characters on the tiles of [`TornPageBatches`].
 
     Returns:
-        `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`, both of
-        shape (tokens,).
+        `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`,
+        both of shape (tokens,).
     """
     parts = []
     for number, batch in enumerate(tqdm(batches, unit="batch", leave=False)):
@@ -96,8 +96,8 @@ def name_characters(known, asked):
         known, asked (`dict`): from [`read_tokens`], to learn from and to be measured on.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`, both of shape (tokens of `asked`, SLOTS): which places hold a character, and which of
-        these are named right.
+        `tuple[np.ndarray, np.ndarray]`, both of shape (tokens of `asked`, SLOTS): which places hold a character, and
+        which of these are named right.
     """
     is_character = asked["cells"] > 0
     is_right = np.zeros_like(is_character)
@@ -123,8 +123,8 @@ def summarize_characters(tokens, is_character, is_right):
         is_character, is_right (`np.ndarray`): from [`name_characters`].
 
     Returns:
-        `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 % from a
-        bootstrap over the pages; `pages` and `characters`, how many there were.
+        `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 %
+        from a bootstrap over the pages; `pages` and `characters`, how many there were.
 
     Raises:
         UserError: no page has both.
@@ -141,8 +141,8 @@ def summarize_characters(tokens, is_character, is_right):
 
 
 def probe(recipe, output, num_batches):
-    """Probes all strategies of a comparison in the folder `output`, with the first of its seeds. Learns from `num_batches` batches
-    of pages, and is measured on as many.
+    """Probes all strategies of a comparison in the folder `output`, with the first of its seeds. Learns from
+    `num_batches` batches of pages, and is measured on as many.
 
     Raises:
         UserError: a strategy has not been trained, or there are too few pages.
@@ -175,8 +175,8 @@ def write_results(recipe, results, output):
     with new_files(output, last="probe.json") as folder:
         figure.savefig(folder / "probe.png", dpi=110)
         (folder / "probe.md").write_text(
-            "# What a cut takes from the visual tokens\n\nCharacters of unseen fonts that a linear probe names from the visual "
-            f"tokens, in percent, with 95 % intervals from a bootstrap over the pages.\n\n{table}"
+            "# What a cut takes from the visual tokens\n\nCharacters of unseen fonts that a linear probe names from the "
+            f"visual tokens, in percent, with 95 % intervals from a bootstrap over the pages.\n\n{table}"
         )
         (folder / "probe.json").write_text(json.dumps({"recipe": recipe, "results": results}, indent=2) + "\n")
     print(table)
