@@ -207,7 +207,15 @@ class Scripts:
 
 @pytest.mark.slow
 def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tmp_path, monkeypatch):
-    recipe = {**recipe, "fusion_types": ["none", "cvfm"], "data": {**recipe["data"], "num_train": 16, "num_test": 20}}
+    short = {"max_steps": 2, "batch_size": 2, "logging_steps": 1}
+    recipe = {
+        **recipe,
+        "fusion_types": ["none", "cvfm"],
+        "data": {**recipe["data"], "num_train": 8, "num_test": 10},
+        "pretraining": {part: options | short for part, options in recipe["pretraining"].items()},
+        "alignment": recipe["alignment"] | short,
+        "evaluation": recipe["evaluation"] | {"num_mistakes": 0},
+    }
 
     def compare_with(scripts, recipe=recipe):
         monkeypatch.setattr(compare, "subprocess", scripts)

@@ -89,7 +89,7 @@ def test_probe_names_what_the_tokens_hold(names_torn):
 
 def test_models_are_probed_and_compared(tmp_path):
     recipe = compare.read_recipe(RECIPE)
-    arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "5"]
+    arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "3"]
     with pytest.raises(UserError, match="no trained model"):
         probe.main(arguments)
     with pytest.raises(UserError, match="num_batches is 0"):
