@@ -64,9 +64,7 @@ def read_recipe(path):
     unknown keys or values."""
     content = read_yaml(path)
     if unknown := sorted(map(str, content.keys() - DEFAULTS.keys())):
-        raise UserError(
-            f"The recipe {path} has the unknown options {unknown}; it must be made of {', '.join(DEFAULTS)}."
-        )
+        raise UserError(f"The recipe {path} has the unknown options {unknown}; allowed are {', '.join(DEFAULTS)}.")
     recipe = {**DEFAULTS, **content}
     for problem in find_problems(recipe):
         raise UserError(f"The recipe {path} is invalid: {problem}")
@@ -75,10 +73,11 @@ def read_recipe(path):
 
 def find_problems(recipe):
     """Yields a sentence for each value of a recipe that is not allowed."""
-    for key, allowed in (
-        ("fusion_types", FUSION_TYPES),
-        ("model", FilaConfig.sub_configs.keys() | {"fusion_layers", "fusion_align"}),
-    ):
+    for key in ("data", "model", "evaluation"):
+        if not isinstance(recipe[key], dict):
+            yield f"{key} is {recipe[key]!r}; it must be a mapping of options to values."
+    config_fields = FilaConfig.sub_configs.keys() | {"fusion_layers", "fusion_align"}
+    for key, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields)):
         if unknown := set(recipe[key]) - set(allowed):
             yield f"{key} has {sorted(unknown)}; allowed are {', '.join(sorted(allowed))}."
     seeds, steps, alignment = recipe["seeds"], recipe["pretraining"], recipe["alignment"]
@@ -106,7 +105,7 @@ def find_problems(recipe):
 
 def list_stages(recipe):
     """`list[tuple[str, int, dict]]`: name, stage and options of a strategy's trainings, in their order."""
-    legs = recipe["stage2"] if isinstance(recipe["stage2"], list) else [recipe["stage2"]]
+    legs = recipe["stage2"] if isinstance(recipe["stage2"], list) and recipe["stage2"] else [recipe["stage2"]]
     names = ["stage2", *(f"stage2-leg{number}" for number in range(2, len(legs) + 1))]
     return [("stage1", 1, recipe["stage1"]), *((name, 2, options) for name, options in zip(names, legs))]
 

@@ -312,7 +312,9 @@ def main(arguments=None):
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to make, or to continue with")
     parser.add_argument("--align", type=Path, metavar="CELLS", help=f"do `alignment` instead, with this {CELLS}")
     options = parser.parse_args(arguments)
-    recipe = read_yaml(options.recipe)
+    part, recipe = "pretraining" if options.align is None else "alignment", {"data": {}, **read_yaml(options.recipe)}
+    if not isinstance(recipe.get(part), dict):
+        raise UserError(f"The recipe {options.recipe} has no mapping `{part}`.")
     torch.manual_seed(0)  # of what is drawn before a Trainer sets its own
     if options.align is None:
         pretrain(recipe, options.model_name_or_path, options.output_dir)

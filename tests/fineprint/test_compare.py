@@ -96,6 +96,8 @@ STAGES = "stage1: {max_steps: 1}\nstage2: {max_steps: 1}"
         ("seed: 1", "unknown options \\['seed'\\]"),
         ("[", "cannot be read"),
         ("stage1: {max_steps: 1}", "max_steps in stage2"),
+        ("stage1: {max_steps: 1}\nstage2: []", "max_steps in stage2"),
+        ("data: 5\n" + STAGES, "data is 5; it must be a mapping"),
         ("fusion_types: [cvfn]\n" + STAGES, "cvfn"),
         ("seeds: 3\n" + STAGES, "seeds is 3"),
         ("seeds: [true]\n" + STAGES, "seeds is \\[True\\]"),

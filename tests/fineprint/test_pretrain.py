@@ -270,3 +270,19 @@ def test_interrupted_training_goes_on_with_the_batches_that_it_has_not_seen(tmp_
     assert results["whole"][1] == results["interrupted"][1]
     with pytest.raises(UserError, match="options for whole are invalid: .*max_stepz"):
         pretrain.train(network, Numbers, tmp_path / "whole", max_stepz=8)
+
+
+def test_recipe_without_the_training_that_is_asked_for_is_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {tile_size: 56}")
+    arguments = [
+        str(tmp_path / "recipe.yaml"),
+        "--model_name_or_path",
+        str(ROOT),
+        "--output_dir",
+        str(tmp_path / "output"),
+    ]
+    with pytest.raises(UserError, match="no mapping `pretraining`"):
+        pretrain.main(arguments)
+    with pytest.raises(UserError, match="no mapping `alignment`"):
+        pretrain.main([*arguments, "--align", "cells.safetensors"])
+    assert not (tmp_path / "output").exists()
