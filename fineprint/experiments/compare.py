@@ -45,7 +45,7 @@ from fila.common.files import new_files, new_folder
 from fila.common.layout import ROOT, image_grid_pinpoints
 from fila.configuration_fila import FUSION_TYPES
 from fila.evaluation.metrics import make_bins, mean_with_interval
-from fila.fineprint.experiments.pretrain import CELLS, load
+from fila.fineprint.experiments.pretrain import CELLS, load_fila
 
 DEFAULTS = dict.fromkeys(("base", "pretraining", "alignment", "stage1", "stage2"))
 DEFAULTS |= {"data": {}, "model": {}, "evaluation": {}, "seeds": [0]}
@@ -131,7 +131,7 @@ def make_start(recipe, base, fusion_type, seed, output):
     ones, and an untrained fusion. But for the fusion, a seed gives all strategies the same."""
     if output.exists():
         return
-    shared, processor = make_random(recipe, seed) if base is None else load(base)
+    shared, processor = make_random(recipe, seed) if base is None else load_fila(base)
     if fusion_type != "none" and shared.config.fusion_type == "none":
         raise UserError(f"The base {base} has no ConvNeXt: its fusion_type is 'none'. Choose another one.")
     torch.manual_seed(seed)
@@ -211,9 +211,8 @@ def to_percent(values):
 
 def share_lost(is_inside, read, axis=-1):
     """Share of what is read inside a tile (0 or 1 for each question, as `is_inside`) that is lost across a cut."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inside = (read * is_inside).sum(axis) / is_inside.sum(axis)
-        return 1 - (read * (1 - is_inside)).sum(axis) / (1 - is_inside).sum(axis) / inside
+    inside = (read * is_inside).sum(axis) / is_inside.sum(axis)
+    return 1 - (read * (1 - is_inside)).sum(axis) / (1 - is_inside).sum(axis) / inside
 
 
 def more_lost(is_inside, read, other, axis=-1):
@@ -225,13 +224,13 @@ def to_percent_lost(statistic, *samples):
     """`list[float]`: [`share_lost`] or [`more_lost`] of samples and both bounds of its interval of 95 %, in percent;
     `None` where so little is read inside that a resample may have none of it."""
     samples = [sample.to_numpy(float) for sample in samples]
-    value = statistic(*samples)
-    if not np.isfinite(value) or len(samples[0]) < 2:
-        return None
     settings = {"paired": True, "method": "percentile", "rng": np.random.default_rng(0)}
     settings["batch"] = max(1, 2**22 // len(samples[0]))  # resamples that are in memory together
-    with warnings.catch_warnings():
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # speaks of a method that is not used
+        value = statistic(*samples)
+        if not np.isfinite(value) or len(samples[0]) < 2:
+            return None
         bounds = bootstrap(samples, statistic, **settings).confidence_interval
     return [100 * float(x) for x in (value, *bounds)] if np.isfinite(bounds).all() else None
 
@@ -336,13 +335,13 @@ def plot_accuracies(summary, path):
     figure.savefig(path, dpi=110)
 
 
-def write_results(output, recipe):
+def write_comparison(output, recipe):
     """Writes results.json, results.md (the tables) and results.png (the plot)."""
     summary = summarize_answers(read_answers(output, recipe), recipe["text_height_edges"])
     for fusion_type, values in summary.items():
         folders = [output / f"{fusion_type}-seed{seed}" for seed in recipe["seeds"]]
         results = [json.loads((folder / "evaluation" / "results.json").read_text()) for folder in folders]
-        values["parameters"] = load(folders[0] / list_stages(recipe)[-1][0])[0].num_parameters()
+        values["parameters"] = load_fila(folders[0] / list_stages(recipe)[-1][0])[0].num_parameters()
         values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
         values["environment"] = results[0]["environment"]
     with new_files(output, last="results.json") as folder:
@@ -377,7 +376,7 @@ def compare(recipe, output):
     for seed in recipe["seeds"]:
         for fusion_type in recipe["fusion_types"]:
             run_strategy(recipe, base, fusion_type, seed, output)
-    write_results(output, recipe)
+    write_comparison(output, recipe)
 
 
 def main(arguments=None):

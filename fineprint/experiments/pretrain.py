@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrains the networks of a small FILA on generated pages, where no CLIP, ConvNeXt and Llama can be had.
 
-    python fineprint/experiments/pretrain.py fineprint/recipes/small.yaml --model_name_or_path start --output_dir
-    pretrained python fineprint/experiments/pretrain.py fineprint/recipes/small.yaml --model_name_or_path start
-    --output_dir aligned \\
+    python fineprint/experiments/pretrain.py RECIPE --model_name_or_path start --output_dir pretrained
+    python fineprint/experiments/pretrain.py RECIPE --model_name_or_path pretrained/decoder/model --output_dir aligned \\
         --align pretrained/decoder/cells.safetensors
 
 ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token: a hundred labels for a
@@ -147,7 +146,7 @@ class CellReading(nn.Module):
         return self.model[0](**inputs, mm_encoder_outputs={"image": features}, use_cache=False)
 
 
-def encode(model, batch):
+def encode_pages(model, batch):
     """`torch.Tensor` of shape (visual tokens, width): what a FILA of any strategy makes of the images in a batch."""
     names = {"pixel_values", "image_sizes", "image_grids"}
     if model.config.fusion_type != "none":
@@ -168,7 +167,7 @@ class CellAlignment(nn.Module):
         """`dict` with the `loss` for what [`PageBatches`] makes: the squared error of the visual tokens, as a share of
         the mean square of what they should be."""
         cells = torch.cat([global_labels.unsqueeze(1), tile_cells(labels, global_labels.shape[1])], dim=1).flatten(0, 3)
-        features = encode(self.model[0], images)
+        features = encode_pages(self.model[0], images)
         with torch.no_grad():
             targets = self.cell_embedding[0](cells.clamp(min=0), self.model[0].get_input_embeddings())
         is_known = (cells != IGNORED).all(dim=-1)
@@ -184,7 +183,7 @@ def standardize_projector(model, batch):
     learn."""
     projector, features = model.model.multi_modal_projector, []
     hook = projector.linear_1.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
-    encode(model, batch)
+    encode_pages(model, batch)
     hook.remove()
     std, mean = torch.std_mean(features[0].flatten(0, -2), dim=0)
     for layer in (projector.linear_1, projector.linear_2):
@@ -194,13 +193,13 @@ def standardize_projector(model, batch):
     projector.linear_1.bias -= projector.linear_1.weight @ mean
 
 
-def load(folder):
+def load_fila(folder):
     """`tuple[FilaForConditionalGeneration, FilaProcessor]` of a folder, in float32."""
     model = FilaForConditionalGeneration.from_pretrained(folder, dtype="float32")
     return model, AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 
 
-def train(network, make_batches, output, **training):
+def train_network(network, make_batches, output, **training):
     """Trains a network that returns its loss, from the last checkpoint in the output folder on.
 
     Args:
@@ -247,7 +246,7 @@ def pretrain_vision(data, model, output, batch_size=16, num_eval_batches=10, wit
     batches of the validation split stands last in the log."""
     network = CharacterPretraining(model, with_convnext)
     pages = partial(PageBatches, data, batch_size=batch_size, do_high_res=with_convnext)
-    log = train(network, partial(pages, split="train"), output, **training)
+    log = train_network(network, partial(pages, split="train"), output, **training)
     accuracies = measure_accuracies(network, pages(split="validation", count=num_eval_batches))
     print("characters named:", ", ".join(f"{name} {share:.1%}" for name, share in accuracies.items()))
     return [*log, {"accuracies": accuracies}]
@@ -259,7 +258,7 @@ def pretrain_decoder(data, model, processor, output, batch_size=16, num_scribble
     cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
     batches = {"batch_size": batch_size, "processor": processor, "num_scribbles": num_scribbles}
     batches = partial(CellBatches, data, "train", **batches)
-    log = train(CellReading(model, cell_embedding), batches, output, **training)
+    log = train_network(CellReading(model, cell_embedding), batches, output, **training)
     save_file(cell_embedding.state_dict(), output / CELLS)
     return log
 
@@ -273,9 +272,9 @@ def pretrain(recipe, start, output):
             continue
         folder, options = output / part, recipe["pretraining"][part]
         if not (folder / "model").exists():
-            model, processor = load(start)
+            model, processor = load_fila(start)
             if part == "decoder":
-                log = pretrain_decoder(data, model, load(start)[1], folder, **options)
+                log = pretrain_decoder(data, model, load_fila(start)[1], folder, **options)
             else:
                 log = pretrain_vision(data, model, folder, with_convnext=part == "vision", **options)
             finish(model, processor, log, folder)
@@ -293,12 +292,13 @@ def align(recipe, start, cells, output):
         batches = partial(PageBatches, data, "train", options.pop("batch_size"))
         if not (folder / "model").exists():
             torch.manual_seed(0)  # of the projector
-            model, processor = load(start)
+            model, processor = load_fila(start)
             cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
             cell_embedding.load_state_dict(load_file(cells))
             standardize_projector(model, batches(first=STATISTICS_BATCH)[0])
             model.set_training_stage(1)  # a fresh projector would undo the pretraining of what lies before it
-            finish(model, processor, train(CellAlignment(model, cell_embedding), batches, folder, **options), folder)
+            log = train_network(CellAlignment(model, cell_embedding), batches, folder, **options)
+            finish(model, processor, log, folder)
         losses = [entry["loss"] for entry in json.loads((folder / LOG).read_text()) if "loss" in entry]
         ends[str(rate)] = float(np.mean(losses[-NUM_FINAL_LOSSES:]))
     (output / "losses.json").write_text(json.dumps(ends) + "\n")

@@ -31,7 +31,7 @@ from fila.common.arguments import UserError, run_command
 from fila.common.files import new_files
 from fila.fineprint.experiments.cells import IGNORED, SLOTS, PageBatches, locate_characters, tile_cells
 from fila.fineprint.experiments.compare import NAMES, draw_bars, list_stages, make_table, read_recipe, to_percent
-from fila.fineprint.experiments.pretrain import encode, load
+from fila.fineprint.experiments.pretrain import encode_pages, load_fila
 from fila.fineprint.pages import Options
 
 PLACES = ("whole", "torn")
@@ -77,7 +77,7 @@ def read_tokens(model, batches):
     for number, batch in enumerate(tqdm(batches, unit="batch", leave=False)):
         num_pages, side = batch["global_labels"].shape[:2]
         cells = tile_cells(batch["labels"], side).flatten(1, 3)
-        features = encode(model, batch).unflatten(0, (num_pages, -1))[:, side * side :]  # without the global view
+        features = encode_pages(model, batch).unflatten(0, (num_pages, -1))[:, side * side :]  # without the global view
         values = {
             "features": features.float(),
             "cells": cells,
@@ -156,16 +156,16 @@ def probe(recipe, output, num_batches):
             raise UserError(f"There is no trained model in {folder}. Run compare.py first.")
     options, results = Options(output_dir="", **recipe["data"]), {}
     for fusion_type, folder in folders.items():
-        model = load(folder)[0].eval()
+        model = load_fila(folder)[0].eval()
         known, asked = (
             read_tokens(model, TornPageBatches(options, split, BATCH_SIZE, num_batches, FIRST_BATCH))
             for split in ("train", "validation")
         )
         results[fusion_type] = summarize_characters(asked, *name_characters(known, asked))
-    write_results(recipe, results, output)
+    write_probe(recipe, results, output)
 
 
-def write_results(recipe, results, output):
+def write_probe(recipe, results, output):
     """Writes probe.json, probe.md (the table) and probe.png (the plot)."""
     rows = [(NAMES[name], *(values[key] for key in (*PLACES, "drop"))) for name, values in results.items()]
     table = make_table(("strategy", "whole", "torn by a cut", "drop, in points"), rows)

@@ -36,7 +36,7 @@ def test_strategies_start_from_the_same_networks(recipe, tmp_path):
     for fusion_type in FUSION_TYPES:
         compare.make_start(recipe, None, fusion_type, 1, tmp_path / fusion_type)
     compare.make_start(recipe, None, "cvfm", 2, tmp_path / "other")
-    models = {folder.name: pretrain.load(folder)[0] for folder in tmp_path.iterdir()}
+    models = {folder.name: pretrain.load_fila(folder)[0] for folder in tmp_path.iterdir()}
     expected = models["cvfm"].state_dict()
     for fusion_type in FUSION_TYPES:
         state = models[fusion_type].state_dict()
@@ -165,7 +165,7 @@ def test_legs_of_stage_2_follow_each_other_on_documents_of_their_own(recipe, tmp
         calls.append((script, {key: value if key == "train_data" else str(value) for key, value in options.items()}))
 
     monkeypatch.setattr(compare, "run", run)
-    monkeypatch.setattr(compare, "write_results", lambda output, recipe: None)
+    monkeypatch.setattr(compare, "write_comparison", lambda output, recipe: None)
     compare.compare(recipe, tmp_path)
     drawn = [options for script, options in calls if script == "fineprint/generate.py"]
     trained = [options for script, options in calls if script == "train.py"]
@@ -249,7 +249,7 @@ def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(recipe, tm
         begun_with = yaml.safe_load((folder / "stage1.yaml").read_text())["model_name_or_path"]
         assert begun_with == str(folder / "alignment" / "model")
     random, vision, pretrained, start = (
-        pretrain.load(tmp_path / name)[0].state_dict()
+        pretrain.load_fila(tmp_path / name)[0].state_dict()
         for name in ("random", "pretrained/vision/model", "pretrained/decoder/model", "cvfm-seed0/start")
     )
     assert any("vit." in name and not torch.equal(vision[name], pretrained[name]) for name in random)

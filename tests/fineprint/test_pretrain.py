@@ -219,7 +219,7 @@ def test_alignment_asks_of_visual_tokens_what_the_decoder_has_read():
 @pytest.mark.parametrize("fusion_type", FUSION_TYPES)
 def test_projector_is_standardized_for_what_the_vision_gives(recipe, fusion_type, tmp_path):
     compare.make_start(recipe, None, fusion_type, 0, tmp_path / "start")
-    model = pretrain.load(tmp_path / "start")[0]
+    model = pretrain.load_fila(tmp_path / "start")[0]
     model.model.vision_tower.vit.layers[-1].mlp.fc2.bias.data += 30  # as in a ViT that was pretrained in a short time
     options = Options(output_dir="", **recipe["data"])
     batch = PageBatches(options, "train", batch_size=2).make_batch(2)
@@ -259,7 +259,7 @@ def test_interrupted_training_goes_on_with_the_batches_that_it_has_not_seen(tmp_
             torch.manual_seed(0)
             network, drawn = Regression(2, 1), []
             try:
-                log = pretrain.train(
+                log = pretrain.train_network(
                     network, Numbers, tmp_path / name, max_steps=8, save_steps=2, logging_steps=1, use_cpu=True
                 )
             except KeyboardInterrupt:
@@ -269,7 +269,7 @@ def test_interrupted_training_goes_on_with_the_batches_that_it_has_not_seen(tmp_
     assert torch.equal(results["whole"][0], results["interrupted"][0])
     assert results["whole"][1] == results["interrupted"][1]
     with pytest.raises(UserError, match="options for whole are invalid: .*max_stepz"):
-        pretrain.train(network, Numbers, tmp_path / "whole", max_stepz=8)
+        pretrain.train_network(network, Numbers, tmp_path / "whole", max_stepz=8)
 
 
 def test_recipe_without_the_training_that_is_asked_for_is_refused(tmp_path):
