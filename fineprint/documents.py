@@ -8,7 +8,7 @@ All lengths are pixels of the image, x to the right and y down.
 import math
 from dataclasses import dataclass, field
 
-from fineprint_sources import DoesNotFit, capital_height, mean_advance, measure
+from fila.fineprint.sources import DoesNotFit, capital_height, mean_advance, measure
 
 ONE_LINE = ("justified", "leader", "value_first", "inline")  # the ways to put a label and a value beside each other
 GAP = 1.2  # between words that belong to different blocks, in capital heights
@@ -86,7 +86,7 @@ class Style:
     """How one document looks, and makers of its smallest blocks.
 
     Args:
-        fonts (`tuple[str, str]`): regular and bold font, as in `fineprint_sources.FONTS`.
+        fonts (`tuple[str, str]`): regular and bold font, as in `fila.fineprint.sources.FONTS`.
         capital (`float`): height of capitals of ordinary text, in pixels.
         width (`float`): of the page, in pixels.
         tightness (`float`): from 0, all that looks well, to 1, as little space and text as possible.

@@ -2,16 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the small default checkpoint at the root of this repository: config, processor, tokenizer and weights.
 
-    python make_checkpoint.py --weights build/default/cvfm-seed0/stage2-leg8
-    python make_checkpoint.py --output random
+    python fineprint/experiments/make_checkpoint.py --weights build/default/cvfm-seed0/stage2-leg8
+    python fineprint/experiments/make_checkpoint.py --output random
 
-The weights are those of a trained FILA of this config, in bfloat16, or random. recipes/fineprint/default.yaml trained the
-ones at the root. The geometry is the article's at a third of the scale: tiles of 112 pixels, patch 14, five canvases.
+The weights are those of a trained FILA of this config, in bfloat16, or random. fineprint/recipes/default.yaml trained
+the ones at the root. The geometry is the paper's at a third of the scale: tiles of 112 pixels, patch 14, five canvases.
 """
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -19,35 +17,16 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
-from fila.convert_weights import IMAGE_TOKEN, JOINED_IMAGE_TOKEN
+from fila.common.files import new_files
+from fila.common.layout import ROOT, image_grid_pinpoints
+from fila.conversion.tokenizer import CHAT_MACROS, IMAGE_TOKEN, JOINED_IMAGE_TOKEN
 
-ROOT = Path(__file__).resolve().parent
 TILE_SIZE = 112
-GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # the article's canvases, in tiles
 PAD_TOKEN, START_TOKEN, END_TOKEN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
-CHAT_TEMPLATE = """\
-{%- macro escape(text) -%}
-{{- (text or "") | replace("<image>", "<\\u2060image>") -}}
-{%- endmacro -%}
-{%- macro render(content) -%}
-{%- if content is string or content is none -%}
-{{- escape(content) -}}
-{%- else -%}
-{%- set run = namespace(text="") -%}
-{%- for item in content -%}
-{%- if item["type"] == "image" -%}
-{{- escape(run.text) ~ "<image>" -}}
-{%- set run.text = "" -%}
-{%- elif item["type"] == "text" -%}
-{%- set run.text = run.text ~ (item["text"] or "") -%}
-{%- else -%}
-{{- raise_exception("FILA reads items of type 'text' and 'image', not '" ~ item["type"] ~ "'.") -}}
-{%- endif -%}
-{%- endfor -%}
-{{- escape(run.text) -}}
-{%- endif -%}
-{%- endmacro -%}
+CHAT_TEMPLATE = (
+    CHAT_MACROS
+    + """\
 {%- for message in messages -%}
 {{- "<|im_start|>" ~ escape(message["role"]) ~ "\\n" -}}
 {%- if message["role"] == "assistant" -%}
@@ -63,9 +42,10 @@ CHAT_TEMPLATE = """\
 {{- "<|im_start|>assistant\\n" -}}
 {%- endif -%}
 """
+)
 
 
-def make_tokenizer():
+def build_tokenizer():
     """A tokenizer of bytes, the ChatML tokens and `<image>`: what a small model reads, it spells letter by letter."""
     special_tokens = [PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN]
     tokens = special_tokens + sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -86,28 +66,20 @@ def make_tokenizer():
     )
 
 
-def make_config(tokenizer):
+def build_config(tokenizer):
     """The small model."""
+    vit = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 7, "num_attention_heads": 2}
+    decoder = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3}
     return FilaConfig(
-        vision_config={
-            "hidden_size": 128,
-            "intermediate_size": 512,
-            "num_hidden_layers": 7,
-            "num_attention_heads": 2,
-            "image_size": TILE_SIZE,
-            "patch_size": 14,
-        },
+        vision_config=vit | {"image_size": TILE_SIZE, "patch_size": 14},
         convnext_config={
             "architecture": "convnext_atto",
             "model_args": {"depths": [1, 1, 6, 2], "dims": [16, 32, 96, 192], "ls_init_value": 0.1},
         },
         text_config={
+            **decoder,
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 3,
             "num_key_value_heads": 3,
             "initializer_range": 0.065,  # of so narrow a network: with the usual 0.02, attention stays even for long
             "max_position_embeddings": tokenizer.model_max_length,
@@ -121,26 +93,24 @@ def make_config(tokenizer):
     )
 
 
-def make_processor():
+def build_processor():
     """Canvases, tokenizer and chat template of the small model."""
-    pinpoints = [[rows * TILE_SIZE, columns * TILE_SIZE] for rows, columns in GRIDS]
-    image_processor = FilaImageProcessor(size=TILE_SIZE, image_grid_pinpoints=pinpoints)
-    return FilaProcessor(image_processor, make_tokenizer(), chat_template=CHAT_TEMPLATE)
+    image_processor = FilaImageProcessor(size=TILE_SIZE, image_grid_pinpoints=image_grid_pinpoints(TILE_SIZE))
+    return FilaProcessor(image_processor, build_tokenizer(), chat_template=CHAT_TEMPLATE)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT, help="model folder to write (default: this repository)")
     parser.add_argument("--weights", type=Path, help="FILA folder whose weights are taken (default: random weights)")
     parser.add_argument("--seed", type=int, default=0, help="seed of random weights")
-    arguments = parser.parse_args()
-
-    processor = make_processor()
+    options = parser.parse_args(arguments)
+    processor = build_processor()
     tokenizer = processor.tokenizer
-    torch.manual_seed(arguments.seed)
-    model = FilaForConditionalGeneration(make_config(tokenizer))
-    if arguments.weights is not None:
-        model.load_state_dict(FilaForConditionalGeneration.from_pretrained(arguments.weights).state_dict())
+    torch.manual_seed(options.seed)
+    model = FilaForConditionalGeneration(build_config(tokenizer))
+    if options.weights is not None:
+        model.load_state_dict(FilaForConditionalGeneration.from_pretrained(options.weights).state_dict())
     model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
@@ -148,17 +118,14 @@ def main():
         suppress_tokens=[model.config.image_token_id],  # an image is never an answer
         max_new_tokens=256,
     )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    # transformers cannot save into the folder its classes come from, and nobody should see half a checkpoint.
-    with tempfile.TemporaryDirectory(dir=arguments.output) as folder:
+    with new_files(options.output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        for file in sorted(Path(folder).iterdir()):
-            if not (file.suffix == ".py" and arguments.output.resolve() == ROOT):
-                os.replace(file, arguments.output / file.name)
-    size = (arguments.output / "model.safetensors").stat().st_size
-    origin = "random" if arguments.weights is None else f"of {arguments.weights}"
-    print(f"{arguments.output}: {model.num_parameters() / 1e6:.1f} M parameters, {size / 1e6:.1f} MB, weights {origin}")
+        if options.output.resolve() == ROOT:
+            for path in folder.glob("*.py"):
+                path.unlink()  # they are the files that this process runs
+    origin = "random" if options.weights is None else f"of {options.weights}"
+    print(f"{options.output}: {model.num_parameters() / 1e6:.1f} M parameters, weights {origin}")
 
 
 if __name__ == "__main__":

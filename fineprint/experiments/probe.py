@@ -2,55 +2,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the visual tokens of the compared models hold of characters that are whole or torn by a cut: a linear probe.
 
-    python benchmarks/fineprint/probe.py recipes/fineprint/comparison.yaml --output_dir build/comparison
+    python fineprint/experiments/probe.py fineprint/recipes/comparison.yaml --output_dir build/comparison
 
-A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts and
-values of training, and is measured on others. A page has hundreds of characters where it has one or two questions, and
-the decoder has no part in it: this shows more sharply than the answers what a cut between tiles takes away.
+A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts
+and values of training, and is measured on others. A page has hundreds of characters where it has one or two questions,
+and the decoder has no part in it: this shows more sharply than the answers what a cut between tiles takes away.
 
-Torn are the characters of a cell with one whose box, as wide as its advance and as high as capitals, lies on two tiles. The
-folder is that of a comparison that compare.py has ended; to its results come `probe.json`, `probe.md` (the table) and
-`probe.png`.
+Torn are the characters of a cell with one whose box, as wide as its advance and as high as capitals, lies on two tiles.
+The folder is that of a finished comparison; `probe.json`, `probe.md` (the table) and `probe.png` are added to it.
 """
 
 import argparse
 import json
-import os
-import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
-from compare import NAMES, ComparisonError, draw_bars, list_legs, load_model, read_recipe
-from make_fineprint import Options
 from matplotlib.figure import Figure
-from pretrain import IGNORED, SLOTS, PageBatches, encode, locate_characters, tile_cells
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from fila.evaluate import mean_with_interval
+from fila.common.arguments import UserError, run_command
+from fila.common.files import new_files
+from fila.fineprint.experiments.cells import IGNORED, SLOTS, PageBatches, locate_characters, tile_cells
+from fila.fineprint.experiments.compare import NAMES, draw_bars, list_stages, make_table, read_recipe, to_percent
+from fila.fineprint.experiments.pretrain import encode_pages, load_fila
+from fila.fineprint.pages import Options
 
 PLACES = ("whole", "torn")
 FIRST_BATCH = 2_000_000  # of the pages of the probe: beyond those that are trained on
 BATCH_SIZE = 8  # pages
-MAX_ITER = 60  # of the regression
 
 
 def find_torn_cells(page, cell_size):
-    """Which cells of a canvas hold a character that a cut between tiles goes through.
-
-    Args:
-        page ([`~make_fineprint.Page`]): a page.
-        cell_size (`int`): side of a cell in pixels of the ViT's canvas.
-
-    Returns:
-        `np.ndarray` of shape (rows of cells, columns of cells), of bools.
-    """
+    """`np.ndarray` of bools, of shape (rows of cells, columns of cells): which cells of a canvas hold a character that
+    a cut between tiles goes through."""
     placement = page.placement
     is_torn = np.zeros([side * placement.tile_size // cell_size for side in placement.grid], dtype=bool)
     for run in page.runs:
@@ -64,10 +55,10 @@ def find_torn_cells(page, cell_size):
 
 
 class TornPageBatches(PageBatches):
-    """Pictures of pages, what is in their cells, and what is torn."""
+    """[`PageBatches`] that know what is torn."""
 
     def make_batch(self, number):
-        """`dict` of tensors: that of [`~pretrain.PageBatches`], and `is_torn` of shape (pages, rows, columns), of bools."""
+        """`dict` of tensors: that of [`PageBatches`], and `is_torn` of shape (pages, rows, columns), of bools."""
         batch = super().make_batch(number)
         cell_size = self.options.tile_size // batch["global_labels"].shape[1]
         is_torn = np.stack([find_torn_cells(page, cell_size) for page in self.lay_out_batch(number)])
@@ -76,21 +67,17 @@ class TornPageBatches(PageBatches):
 
 @torch.inference_mode()
 def read_tokens(model, batches):
-    """What a model makes of the cells with characters on the tiles of some pages.
-
-    Args:
-        model ([`FilaForConditionalGeneration`]): of any strategy.
-        batches ([`TornPageBatches`]): with an end.
+    """What a model makes of the cells with characters on the tiles of [`TornPageBatches`].
 
     Returns:
-        `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`, both of
-        shape (tokens,).
+        `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`,
+        both of shape (tokens,).
     """
     parts = []
-    for number, batch in enumerate(tqdm(batches, total=batches.count, unit="batch", leave=False)):
+    for number, batch in enumerate(tqdm(batches, unit="batch", leave=False)):
         num_pages, side = batch["global_labels"].shape[:2]
         cells = tile_cells(batch["labels"], side).flatten(1, 3)
-        features = encode(model, batch).unflatten(0, (num_pages, -1))[:, side * side :]  # without the global view
+        features = encode_pages(model, batch).unflatten(0, (num_pages, -1))[:, side * side :]  # without the global view
         values = {
             "features": features.float(),
             "cells": cells,
@@ -106,12 +93,11 @@ def name_characters(known, asked):
     """Names characters by a logistic regression for each place in a cell.
 
     Args:
-        known (`dict`): from [`read_tokens`], to learn from.
-        asked (`dict`): from [`read_tokens`].
+        known, asked (`dict`): from [`read_tokens`], to learn from and to be measured on.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`, both of shape (tokens of `asked`, SLOTS): which places hold a character, and which of
-        these are named right.
+        `tuple[np.ndarray, np.ndarray]`, both of shape (tokens of `asked`, SLOTS): which places hold a character, and
+        which of these are named right.
     """
     is_character = asked["cells"] > 0
     is_right = np.zeros_like(is_character)
@@ -120,7 +106,7 @@ def name_characters(known, asked):
         labels = known["cells"][rows, slot]
         if len(np.unique(labels)) < 2 or not asked_rows.any():
             continue
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITER))
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=60))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are not needed
             classifier.fit(known["features"][rows], labels)
@@ -129,108 +115,71 @@ def name_characters(known, asked):
     return is_character, is_right
 
 
-def summarize(tokens, is_character, is_right):
+def summarize_characters(tokens, is_character, is_right):
     """Shares of the characters that were named, averaged over the pages that have both torn and whole ones.
 
     Args:
         tokens (`dict`): from [`read_tokens`].
-        is_character (`np.ndarray`), is_right (`np.ndarray`): from [`name_characters`].
+        is_character, is_right (`np.ndarray`): from [`name_characters`].
 
     Returns:
-        `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 % from a
-        bootstrap over the pages; `pages` and `characters`, how many there were.
+        `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 %
+        from a bootstrap over the pages; `pages` and `characters`, how many there were.
 
     Raises:
-        ComparisonError: no page has both.
+        UserError: no page has both.
     """
-    num_pages = tokens["page"].max() + 1
-    shares = {}
-    for place, rows in zip(PLACES, (~tokens["is_torn"], tokens["is_torn"])):
-        right, all_ = (
-            np.bincount(tokens["page"][rows], values[rows].sum(axis=1), num_pages)
-            for values in (is_right, is_character)
-        )
-        shares[place] = np.divide(right, all_, where=all_ > 0, out=np.full(num_pages, np.nan))
-    shares["drop"] = shares["whole"] - shares["torn"]
-    has_both = np.isfinite(shares["drop"])
-    if not has_both.any():
-        raise ComparisonError("No page has both whole and torn characters. Choose a larger --num_batches.")
-    found = {}
-    for name, values in shares.items():
-        mean, bounds = mean_with_interval(100 * values[has_both])
-        found[name] = [mean, *(bounds or (mean, mean))]
-    return {**found, "pages": int(has_both.sum()), "characters": int(is_character.sum())}
-
-
-def make_table(results):
-    """`str`: the results in Markdown."""
-    lines = [
-        "# What a cut takes from the visual tokens",
-        "",
-        "Characters of unseen fonts that a linear probe names from the visual tokens, in percent, with 95 % intervals from a "
-        "bootstrap over the pages.",
-        "",
-        "| strategy | whole | torn by a cut | drop, in points |",
-        "|---|---|---|---|",
-    ]
-    for fusion_type, values in results.items():
-        cells = [
-            f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in (values[key] for key in (*PLACES, "drop"))
-        ]
-        lines.append(f"| {NAMES[fusion_type]} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def plot(results, path):
-    """Draws what is named of whole and of torn characters into a PNG."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
-    draw_bars(axis, results, PLACES, ("whole", "torn by a cut"))
-    axis.set(ylabel="characters named, %", title="what a linear probe reads in the visual tokens")
-    axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    counts = pd.DataFrame({"right": is_right.sum(axis=1), "all": is_character.sum(axis=1)})
+    counts = counts.groupby([tokens["page"], tokens["is_torn"]]).sum()
+    shares = (counts["right"] / counts["all"]).unstack().reindex(columns=[False, True]).dropna()  # by page and place
+    shares.columns = PLACES
+    if shares.empty:
+        raise UserError("No page has both whole and torn characters. Choose a larger --num_batches.")
+    found = {**shares, "drop": shares["whole"] - shares["torn"]}
+    found = {name: to_percent(values) for name, values in found.items()}
+    return {**found, "pages": len(shares), "characters": int(is_character.sum())}
 
 
 def probe(recipe, output, num_batches):
-    """Probes all strategies of a comparison, with the first of its seeds, and writes the results.
-
-    Args:
-        recipe (`dict`): from [`~compare.read_recipe`].
-        output (`Path`): folder of the comparison.
-        num_batches (`int`): batches of pages to learn from, and as many to be measured on.
+    """Probes all strategies of a comparison in the folder `output`, with the first of its seeds. Learns from
+    `num_batches` batches of pages, and is measured on as many.
 
     Raises:
-        ComparisonError: a strategy has not been trained, or there are too few pages.
+        UserError: a strategy has not been trained, or there are too few pages.
     """
     if num_batches < 1:
-        raise ComparisonError(f"--num_batches is {num_batches}; it must be at least 1.")
-    options = Options(output_dir="", **recipe["data"])
-    folders = {
-        fusion_type: output / f"{fusion_type}-seed{recipe['seeds'][0]}" / list_legs(recipe)[-1][0]
-        for fusion_type in recipe["fusion_types"]
-    }
+        raise UserError(f"--num_batches is {num_batches}; it must be at least 1.")
+    trained = f"seed{recipe['seeds'][0]}/{list_stages(recipe)[-1][0]}"
+    folders = {fusion_type: output / f"{fusion_type}-{trained}" for fusion_type in recipe["fusion_types"]}
     for folder in folders.values():
         if not (folder / "config.json").exists():
-            raise ComparisonError(f"There is no trained model in {folder}. Run compare.py first.")
-    results = {}
+            raise UserError(f"There is no trained model in {folder}. Run compare.py first.")
+    options, results = Options(output_dir="", **recipe["data"]), {}
     for fusion_type, folder in folders.items():
-        model = load_model(folder).eval()
+        model = load_fila(folder)[0].eval()
         known, asked = (
-            read_tokens(model, TornPageBatches(options, split, BATCH_SIZE, first=FIRST_BATCH, count=num_batches))
+            read_tokens(model, TornPageBatches(options, split, BATCH_SIZE, num_batches, FIRST_BATCH))
             for split in ("train", "validation")
         )
-        results[fusion_type] = summarize(asked, *name_characters(known, asked))
-        print(
-            f"{NAMES[fusion_type]}: "
-            + ", ".join(f"{key} {results[fusion_type][key][0]:.1f}" for key in (*PLACES, "drop"))
+        results[fusion_type] = summarize_characters(asked, *name_characters(known, asked))
+    write_probe(recipe, results, output)
+
+
+def write_probe(recipe, results, output):
+    """Writes probe.json, probe.md (the table) and probe.png (the plot)."""
+    rows = [(NAMES[name], *(values[key] for key in (*PLACES, "drop"))) for name, values in results.items()]
+    table = make_table(("strategy", "whole", "torn by a cut", "drop, in points"), rows)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.add_subplot(ylabel="characters named, %", title="what a linear probe reads in the visual tokens")
+    draw_bars(axis, results, PLACES, ("whole", "torn by a cut"))
+    with new_files(output, last="probe.json") as folder:
+        figure.savefig(folder / "probe.png", dpi=110)
+        (folder / "probe.md").write_text(
+            "# What a cut takes from the visual tokens\n\nCharacters of unseen fonts that a linear probe names from the "
+            f"visual tokens, in percent, with 95 % intervals from a bootstrap over the pages.\n\n{table}"
         )
-    with tempfile.TemporaryDirectory(dir=output) as temporary:
-        folder = Path(temporary)
-        plot(results, folder / "probe.png")
-        (folder / "probe.md").write_text(make_table(results))
         (folder / "probe.json").write_text(json.dumps({"recipe": recipe, "results": results}, indent=2) + "\n")
-        for name in ("probe.png", "probe.md", "probe.json"):
-            os.replace(folder / name, output / name)
+    print(table)
 
 
 def main(arguments=None):
@@ -238,14 +187,11 @@ def main(arguments=None):
     parser.add_argument("recipe", type=Path, help="YAML file of the comparison")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the comparison")
     parser.add_argument(
-        "--num_batches", type=int, default=60, help=f"of {BATCH_SIZE} pages, to learn from and to be measured on"
+        "--num_batches", type=int, default=60, help=f"of {BATCH_SIZE} pages, to learn from, and to measure on"
     )
     options = parser.parse_args(arguments)
-    try:
-        probe(read_recipe(options.recipe), options.output_dir, options.num_batches)
-    except ComparisonError as error:
-        sys.exit(f"error: {error}")
+    probe(read_recipe(options.recipe), options.output_dir, options.num_batches)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

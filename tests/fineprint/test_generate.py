@@ -7,7 +7,6 @@ import io
 import math
 import random
 import re
-import sys
 from collections import Counter
 from itertools import combinations, product
 
@@ -21,16 +20,13 @@ from hypothesis import strategies as st
 from transformers import TrainingArguments
 
 from fila import FilaDataCollator, FilaImageProcessor
-from fila.train import DataArguments, SampleCollator, load_source, make_dataset, read_row
-from helpers import GRIDS, ROOT, tiny_processor
-
-# Stays on the path: processes that draw may have to import it again.
-sys.path.append(str(ROOT / "benchmarks" / "fineprint"))
-import fineprint_sources
-import make_fineprint
-from fineprint_documents import KINDS, MORE_SETTINGS, TEMPLATES, Run, mix_template
-from fineprint_sources import FONTS, PHOTOS, SPLITS
-from make_fineprint import FEATURES, Options, corners, lay_out, locate, make_page, make_sample, render
+from fila.fineprint import generate, sources
+from fila.fineprint.documents import KINDS, MORE_SETTINGS, TEMPLATES, Run, mix_template
+from fila.fineprint.drawing import FEATURES, make_page, make_sample, render
+from fila.fineprint.pages import Options, corners, lay_out, locate
+from fila.fineprint.sources import FONTS, PHOTOS, SPLITS
+from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
+from helpers import GRIDS, tiny_processor
 
 TILE = 112
 KIND_NAMES = ["receipt", "form", "letter", "table", "chart", "sign"]
@@ -53,7 +49,7 @@ def folder(tmp_path_factory):
     """A benchmark that the command line made in two processes."""
     output = tmp_path_factory.mktemp("fineprint") / "parent" / "output"
     arguments = "--num_train 7 --num_validation 2 --num_test 4 --shard_size 3 --num_proc 2 --gallery 3 --tile_size 112"
-    make_fineprint.main(["--output_dir", str(output), *arguments.split()])
+    generate.main(["--output_dir", str(output), *arguments.split()])
     assert [path.name for path in output.parent.iterdir()] == ["output"]
     return output
 
@@ -234,7 +230,7 @@ def test_conversation_asks_about_its_page():
 
 def test_samples_depend_on_seed_split_and_index_alone(folder, tmp_path, own_cache):
     arguments = "--num_train 5 --num_validation 0 --num_test 1 --gallery 0 --tile_size 112"
-    make_fineprint.main(["--output_dir", str(tmp_path / "other"), *arguments.split()])
+    generate.main(["--output_dir", str(tmp_path / "other"), *arguments.split()])
 
     def rows(path, split):
         loaded = datasets.load_dataset(str(path), split=split)
@@ -262,7 +258,7 @@ def test_folder_is_read_by_datasets(folder, own_cache):
 
 
 def test_folder_is_training_data(folder, tmp_path, own_cache):
-    source = load_source(0, {"path": str(folder), "split": "train"})
+    source = load_data_source(0, {"path": str(folder), "split": "train"})
     row = read_row(source.dataset[0], source.image_folder)
     assert [item["type"] for item in row["messages"][0]["content"]] == ["image", "text"]
 
@@ -366,7 +362,7 @@ def test_locate_agrees_with_points_of_the_text(grid, center, size, angle):
 )
 def test_bad_options_are_sentences_and_leave_nothing(arguments, message, tmp_path):
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):
-        make_fineprint.main(["--output_dir", str(tmp_path / "output"), "--tile_size", "112", *arguments.split()])
+        generate.main(["--output_dir", str(tmp_path / "output"), "--tile_size", "112", *arguments.split()])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -380,20 +376,20 @@ def test_output_is_all_or_nothing(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(make_fineprint, "make_card", fail)
+        patch.setattr(generate, "make_card", fail)
         with pytest.raises(SystemExit, match="^error: No space left on device"):
-            make_fineprint.main(arguments)
+            generate.main(arguments)
     assert list(tmp_path.iterdir()) == [output] and not list(output.iterdir())
 
-    make_fineprint.main(arguments)
+    generate.main(arguments)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     with pytest.raises(SystemExit, match="^error: .*output is there already. Remove it, or choose another"):
-        make_fineprint.main(arguments)
+        generate.main(arguments)
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     assert list(tmp_path.iterdir()) == [output]
 
 
 def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(fineprint_sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"package 'skimage', which is not installed.*\[fineprint\]"):
-        fineprint_sources.load_photo.__wrapped__("chelsea.png")
+        sources.load_photo.__wrapped__("chelsea.png")

@@ -1,0 +1,218 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Draws pages of the fine-print benchmark, and makes samples of them: image, conversation, labels."""
+
+import io
+import random
+from functools import cache
+
+import numpy as np
+import PIL.Image
+from datasets import Features, Image, List, Value
+from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
+
+from fila.fineprint.documents import Panel
+from fila.fineprint.pages import AFFINE, BICUBIC, READ, SHADES, corners, lay_out
+from fila.fineprint.sources import PHOTOS, load_font, load_photo
+
+FEATURES = Features(
+    {
+        "images": List(Image()),
+        "messages": List(
+            {"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}
+        ),
+        "question": Value("string"),
+        "answer": Value("string"),
+        "kind": Value("string"),
+        "template": Value("string"),
+        "font": Value("string"),
+        "position": Value("string"),
+        "text_height": Value("float32"),
+        "box": List(Value("float32"), length=8),
+        "grid": List(Value("int32"), length=2),
+    }
+)
+
+
+def _mix(color, other, share):
+    return tuple(round(a + (b - a) * share) for a, b in zip(color, other))
+
+
+def _draw_colors(rng):
+    """(paper, bar, ink): now and then the print is pale, or light on dark."""
+    is_dark = rng.random() < 0.15
+    level = rng.uniform(15, 60) if is_dark else rng.uniform(195, 255)
+    contrast = rng.uniform(110, 190) if rng.random() < 0.7 else rng.uniform(65, 110)
+    paper = tuple(min(255, max(0, round(level + rng.uniform(-10, 10)))) for _ in range(3))
+    sign = 1 if is_dark else -1
+    ink = tuple(min(255, max(0, round(channel + sign * (contrast + rng.uniform(-12, 12))))) for channel in paper)
+    tint = tuple(rng.randrange(256) for _ in range(3))
+    return paper, _mix(_mix(paper, ink, SHADES["bar"] / 255), tint, 0.15), ink
+
+
+def _draw_marks(image, marks):
+    draw = ImageDraw.Draw(image)
+    for mark in marks:
+        color = SHADES[mark.color] if isinstance(mark.color, str) else mark.color
+        if not isinstance(mark, Panel):
+            draw.text((mark.x, mark.y), mark.text, fill=color, font=load_font(mark.font, mark.size), anchor="ls")
+            continue
+        box = [round(mark.x), round(mark.y), round(mark.x + mark.width) - 1, round(mark.y + mark.height) - 1]
+        box[2:] = max(box[0], box[2]), max(box[1], box[3])
+        if mark.outline:
+            draw.rectangle(box, outline=color, width=max(1, round(mark.outline)))
+        else:
+            draw.rectangle(box, fill=color)
+
+
+def _draw_layer(page, mode):
+    """The marks as they lie in the image: the part of it that they take, and where its left top corner is."""
+    height, width = page.placement.image_size
+    layer = PIL.Image.new(mode, (width, height))
+    _draw_marks(layer, page.marks)
+    boxes = page.placement.to_image(np.array([corners(mark.box) for mark in page.marks]))
+    low = np.floor(boxes.min(axis=(0, 1))).astype(int) - 1
+    high = np.ceil(boxes.max(axis=(0, 1))).astype(int) + 1
+    if page.placement.is_turned:
+        layer = layer.transform(tuple(high - low), AFFINE, page.placement.inverse(low), BICUBIC)
+    else:
+        layer = layer.crop((*low, *high))
+    return layer, tuple(low)
+
+
+def _draw_paper(page, rng):
+    height, width = page.placement.image_size
+    image = PIL.Image.new("L", (width, height))
+    image.paste(*_draw_layer(page, "L"))
+    image = _blur(image, page, rng)
+    paper, bar, ink = _draw_colors(rng)
+    return ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
+
+
+def _draw_sign(page, rng):
+    height, width = page.placement.image_size
+    image = _draw_photo(rng, page.split, (height, width))
+    layer, place = _draw_layer(page, "RGBA")
+    image.paste(layer, place, mask=layer)
+    return _blur(image, page, rng)
+
+
+def _blur(image, page, rng):
+    if rng.random() < 0.25:
+        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.5) * page.placement.unit))
+    return image
+
+
+@cache
+def _grain(seed):
+    """A large piece of noise of unit variance, from which the noise of all images is cut."""
+    return np.random.default_rng(seed).standard_normal((1024, 1024), dtype=np.float32)
+
+
+def _draw_photo(rng, split, size):
+    """A part of a photo, as large as the image."""
+    height, width = size
+    photo = load_photo(rng.choice(PHOTOS[split]))
+    scale = rng.uniform(0.5, 1) * min(photo.width / width, photo.height / height)
+    part_width, part_height = width * scale, height * scale
+    left = rng.uniform(0, photo.width - part_width)
+    top = rng.uniform(0, photo.height - part_height)
+    box = (left, top, left + part_width, top + part_height)
+    return photo.resize((width, height), BICUBIC, box=box)
+
+
+def render(page):
+    """Draws a page, and lets it suffer: turned, blurred, unevenly lit, noisy.
+
+    Args:
+        page ([`Page`]): from [`lay_out`].
+
+    Returns:
+        `PIL.Image.Image` in RGB; the same page gives the same picture.
+    """
+    rng = random.Random(page.looks)
+    height, width = page.placement.image_size
+    image = _draw_sign(page, rng) if page.kind == "sign" else _draw_paper(page, rng)
+    if rng.random() < 0.3:
+        light = PIL.Image.new("L", (3, 3))
+        light.putdata([rng.randrange(185, 256) for _ in range(9)])
+        light = light.resize((width, height), PIL.Image.Resampling.BILINEAR)
+        image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
+    if rng.random() < 0.4:
+        grain = _grain(0)
+        top, left = rng.randrange(1024), rng.randrange(1024)
+        rows, columns = np.arange(top, top + height) % 1024, np.arange(left, left + width) % 1024
+        noise = (grain[rows[:, None], columns] * rng.uniform(2, 10)).astype(np.int16)
+        pixels = np.asarray(image, dtype=np.int16) + noise[..., None]
+        image = PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return image
+
+
+def make_page(options, split, index):
+    """Makes the picture of one sample, with all that is known about it; for labels of one's own.
+
+    Args:
+        options ([`Options`])
+        split (`str`): one of `SPLITS`.
+        index (`int`): number of the sample.
+
+    Returns:
+        `tuple[PIL.Image.Image, Page]`: the picture as it is before it becomes a JPEG, and its page. Of each run in
+        `page.runs`, `page.placement.to_image(corners(run.ink))` is a (4, 2) array of its corners (x, y) in pixels of the
+        image, and `page.placement.to_canvas` takes them to pixels of the ViT's canvas.
+    """
+    page = lay_out(options, split, index)
+    return render(page), page
+
+
+def make_messages(page, transcribe=False):
+    """The conversation about a page: its image, then question and answer by turns.
+
+    Args:
+        page ([`Page`])
+        transcribe (`bool`, *optional*): whether the last turn repeats all text.
+
+    Returns:
+        `list[dict]`: messages whose content is a list.
+    """
+    turns = [(run.question, run.text) for run in page.asked]
+    if transcribe:
+        turns.append((READ, page.text))
+    messages = []
+    for question, answer in turns:
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    messages[0]["content"].insert(0, {"type": "image", "text": None})
+    return messages
+
+
+def make_sample(options, split, index):
+    """Makes one row of the dataset; depends on the seed, the split and the index, not on other samples.
+
+    Args:
+        options ([`Options`])
+        split (`str`): one of `SPLITS`.
+        index (`int`): number of the sample.
+
+    Returns:
+        `dict`: a row with the columns of `FEATURES`. Its labels are those of the first question. `text_height` is the
+        height of a capital in pixels of the ViT's canvas, `box` the four corners (x, y) of the answer in pixels of the
+        image, clockwise from where the text's left top is.
+    """
+    image, page = make_page(options, split, index)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=page.quality)
+    first = page.asked[0]
+    return {
+        "images": [{"bytes": buffer.getvalue(), "path": None}],
+        "messages": make_messages(page, options.transcribe and split == "train"),
+        "question": first.question,
+        "answer": first.text,
+        "kind": page.kind,
+        "template": page.template,
+        "font": page.font,
+        "position": page.position,
+        "text_height": first.capital_height / page.placement.unit,
+        "box": page.placement.to_image(corners(first.ink)).flatten().tolist(),
+        "grid": list(page.placement.grid),
+    }

@@ -1,0 +1,22 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""fineprint/experiments/make_checkpoint.py makes what is at the root of the repository."""
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig
+
+from fila.fineprint.experiments import make_checkpoint
+from helpers import ROOT
+
+
+def test_default_checkpoint_is_what_its_script_makes(tmp_path):
+    make_checkpoint.main(["--weights", str(ROOT), "--output", str(tmp_path)])
+    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+    # The version of transformers that wrote a file is in it, and decides which defaults are written.
+    configs = [AutoConfig.from_pretrained(folder, trust_remote_code=True).to_dict() for folder in (tmp_path, ROOT)]
+    assert configs[0] | {"_name_or_path": ""} == configs[1] | {"_name_or_path": ""}
+    actual, expected = (load_file(folder / "model.safetensors") for folder in (tmp_path, ROOT))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
