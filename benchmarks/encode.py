@@ -44,6 +44,7 @@ TINY_TEXT = {
 }
 PRESETS = {
     "paper": {},
+    "convnext-large": {"convnext_config": {"architecture": "convnext_large_mlp"}},
     "small": {
         "vision_config": {
             "hidden_size": 64,

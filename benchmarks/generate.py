@@ -20,6 +20,7 @@ from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaLis
 from fila import FilaConfig, FilaForConditionalGeneration
 from fila.benchmarks.harness import (
     IMAGE_TOKEN_ID,
+    LLAMA_1B_TEXT,
     SMALL_TEXT,
     SMOLLM2_TEXT,
     count_parameters,
@@ -34,7 +35,11 @@ from fila.benchmarks.harness import (
 from fila.common.layout import DTYPES
 
 # The default decoder has the shape of SmolLM2-135M.
-PRESETS = {"smollm2": {"image_size": 336, "text": SMOLLM2_TEXT}, "small": {"image_size": 56, "text": SMALL_TEXT}}
+PRESETS = {
+    "smollm2": {"image_size": 336, "text": SMOLLM2_TEXT},
+    "llama-1b": {"image_size": 336, "text": LLAMA_1B_TEXT},
+    "small": {"image_size": 56, "text": SMALL_TEXT},
+}
 GOALS = {"prefill_ratio": "<= 1.02", "decode_ratio": ">= 0.98", "vision_calls": "1", "same_tokens": "True"}
 
 

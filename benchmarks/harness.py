@@ -16,7 +16,16 @@ from fila.common.files import new_files
 from fila.common.layout import DTYPES
 
 IMAGE_TOKEN_ID = 3
-# Decoders of the shape of SmolLM2-135M, and of one for smoke tests.
+# Decoders of the shapes of Llama-3.2-1B and SmolLM2-135M, and one for smoke tests.
+LLAMA_1B_TEXT = {
+    "vocab_size": 128256,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}
 SMOLLM2_TEXT = {
     "vocab_size": 49152,
     "hidden_size": 576,

@@ -14,7 +14,7 @@ temporaries. Parameters and inputs are not in it; `peak_with_parameters` adds th
 `torch.cuda.max_memory_allocated`; on the CPU every allocation and release that torch's profiler records, added up.
 What a library allocates for itself, as oneDNN does, is in neither.
 
-Two models: "smollm2" is the paper's vision branch (ViT-L/14-336, ConvNeXt-T) at its real size over a decoder of the
+The models: "smollm2" is the paper's vision branch (ViT-L/14-336, ConvNeXt-T) at its real size over a decoder of the
 shape of SmolLM2-135M. "eighth" has the depths, head sizes and tokens of the paper's model (with LLaMA-3-8B) and an
 eighth of all its widths and of its vocabulary. There activations shrink with the width and gradients with its square, so
 one image stands for eight, and most of what stage 1 holds is the activations of the frozen decoder, through which the
@@ -32,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 from fila import FilaConfig, FilaForConditionalGeneration
 from fila.benchmarks.harness import (
     IMAGE_TOKEN_ID,
+    LLAMA_1B_TEXT,
     SMALL_TEXT,
     SMOLLM2_TEXT,
     count_parameters,
@@ -43,18 +44,25 @@ from fila.benchmarks.harness import (
 )
 from fila.common.layout import DTYPES
 
+VIT_LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+}
+PAPER_VISION = {
+    "vision": VIT_LARGE,
+    "convnext": {"architecture": "convnext_tiny"},
+    "fusion_layers": [2, 6, 12, 20],
+}
 PRESETS = {
-    "smollm2": {
-        "vision": {
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "image_size": 336,
-        },
-        "convnext": {"architecture": "convnext_tiny"},
-        "text": SMOLLM2_TEXT,
-        "fusion_layers": [2, 6, 12, 20],
+    "smollm2": {**PAPER_VISION, "text": SMOLLM2_TEXT},
+    "llama-1b": {**PAPER_VISION, "text": LLAMA_1B_TEXT},
+    "llama-1b-convnext-large": {
+        **PAPER_VISION,
+        "convnext": {"architecture": "convnext_large_mlp"},
+        "text": LLAMA_1B_TEXT,
     },
     "eighth": {
         "vision": {

