@@ -8,7 +8,7 @@ Each row of a JSON file has two turns and names an image file, whose header is r
 rows. The processor is that of the repository, in the low resolution of stage 1. A start is `load_data_source` and
 `make_dataset`; that of several training processes, which torch.distributed joins, ends when the last of them is ready.
 `checked` counts the rows that all processes together looked at. Each start is measured once. `first_ratio` compares the first
-start with that of one process, `second_ratio` the second start with the first.
+start of several processes with that of one, `second_ratio` the second start with the first.
 """
 
 import json
@@ -124,7 +124,7 @@ def main(arguments=None):
                 row = {"batch": 1, "size": f"{num_rows} rows", "parameters": 0, "processes": processes}
                 row |= {"dataset_num_proc": NUM_PROC, "first_checked": first[1], "second_checked": second[1]}
                 row |= {"first_s": first[0], "second_s": second[0]}
-                row["first_ratio"] = first[0] / (results or [row])[0]["first_s"]
+                row["first_ratio"] = first[0] / results[0]["first_s"] if results else None
                 results.append(row | {"second_ratio": second[0] / first[0]})
         finally:
             datasets_config.HF_DATASETS_CACHE = cache
