@@ -120,11 +120,10 @@ def folder(tmp_path):
 @pytest.mark.parametrize("table", [ROWS, COLUMNS])
 def test_checker_finds_wrong_figures_in_rows_and_columns(table, folder):
     assert find_faults(LINK + table, folder) == find_faults(table + LINK, folder) == []
-    wrong = {"67.5": "67.4", "68.5]": "68.6]", "65.8 %": "65.9 %", "-4.4": "4.4", "438": "440", "61.9": "61.86"}
+    assert find_faults(LINK + table.replace("61.9", "61.86"), folder) == []  # more digits of the same number
+    wrong = {"67.5": "67.4", "68.5]": "68.6]", "65.8 %": "65.9 %", "-4.4": "4.4", "438": "440", "61.9": "61.8"}
     for right, other in wrong.items():
-        changed = table.replace(right, other, 1)
-        expected = [] if other == "61.86" else 1  # more digits of the same number
-        assert (find_faults(LINK + changed, folder) == []) == (expected == []), (right, other)
+        assert len(find_faults(LINK + table.replace(right, other, 1), folder)) == 1, (right, other)
     swapped = table.replace("438", "x").replace("440", "438").replace("x", "440")
     assert find_faults(LINK + swapped, folder)  # figures of other rows are no excuse
 
