@@ -1,0 +1,127 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The docs keep step with the code: snippets run, commands and their options exist, every config field is explained."""
+
+import importlib
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from functools import cache
+
+import pytest
+
+from fila import FilaConfig
+from helpers import ROOT
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "fineprint" / "README.md",
+]
+SNIPPETS = [
+    pytest.param(snippet, id=f"{page.stem}{index}")
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    for index, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
+]
+MAX_WORDS = 700
+LOAD = """
+import sys
+from transformers import AutoModel, AutoProcessor
+for kind in (AutoModel, AutoProcessor):
+    kind.from_pretrained(sys.argv[1], trust_remote_code=True)
+"""
+
+
+def run(*arguments, folder=ROOT):
+    result = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippet_runs_as_written(snippet, tmp_path):
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "demo_output"))
+    assert len(snippet.splitlines()) <= 25
+    run("-c", snippet, folder=folder)
+    if "Trainer" in snippet:
+        (saved,) = (folder / "fila-finetuned").glob("checkpoint-*")
+        run("-c", LOAD, str(saved), folder=tmp_path)
+
+
+def find_commands(text):
+    """Each `python X.py ...` of a page, in code blocks and in lines, as (script, list of its options)."""
+    text = text.replace("\\\n", " ")
+    for line in re.findall(r"\b(?:python|fsdp2\.yaml) ([^`\n]+)", text):
+        words = shlex.split(line, comments=True)
+        if words and words[0].endswith(".py"):
+            yield words[0], [word for word in words[1:] if word.startswith("--")]
+
+
+COMMANDS = [(page, *command) for page in PAGES for command in find_commands(page.read_text())]
+
+
+@cache
+def known_options(script):
+    main = importlib.import_module("fila." + script.removesuffix(".py").replace("/", ".")).main
+    with redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
+        main(["--help"])
+    return set(re.findall(r"--[\w-]+", shown.getvalue().partition("options:")[2]))
+
+
+def test_docs_have_commands():
+    assert {"train.py", "run_eval.py", "convert_weights.py", "fineprint/generate.py"} <= {row[1] for row in COMMANDS}
+
+
+@pytest.mark.parametrize("script", sorted({row[1] for row in COMMANDS}))
+def test_commands_have_the_options_that_the_docs_give(script):
+    assert (ROOT / script).is_file()
+    for page, name, options in COMMANDS:
+        if name == script:
+            assert set(options) <= known_options(script), page
+
+
+def test_training_page_names_options_of_train_py():
+    text = re.sub(r"```.*?```", "", (ROOT / "docs" / "training.md").read_text(), flags=re.DOTALL)
+    options = set(re.findall(r"`(--[\w-]+)", text))
+    assert options and options <= known_options("train.py")
+
+
+def test_files_that_the_docs_name_exist():
+    for page in PAGES:
+        for name in re.findall(
+            r"(?<![\w/.-])(?:recipes|fineprint|tests|conversion|training|evaluation)/[\w./-]+\w", page.read_text()
+        ):
+            assert (ROOT / name).exists(), (page.name, name)
+
+
+def test_every_config_field_is_explained():
+    text = (ROOT / "docs" / "design.md").read_text()
+    fields = [name for name in FilaConfig.__annotations__ if name != "model_type"]
+    assert fields and [name for name in fields if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_are_short(page):
+    assert len(page.read_text().split()) <= MAX_WORDS
+
+
+def test_the_paper_is_called_a_paper():
+    """And what is broken is fixed. The pattern is put together so that it does not find itself."""
+    words = re.compile(r"(?<!@)\b(?:" + "arti" + "cles?|" + "men" + r"d(?:s|ed|ing)?)\b", flags=re.IGNORECASE)
+    files = subprocess.run(["git", "ls-files", "*.py", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = files.stdout.split() or [
+        str(path.relative_to(ROOT))
+        for pattern in ("*.py", "*.md")
+        for path in ROOT.rglob(pattern)
+        if not {"build", ".venv"} & set(path.relative_to(ROOT).parts)
+    ]
+    assert "README.md" in names
+    paths = [ROOT / name for name in names if (ROOT / name).is_file()]
+    assert [str(path) for path in paths if words.search(path.read_text())] == []
