@@ -11,7 +11,7 @@ import PIL.Image
 from datasets import Features, Image, List, Value
 from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from fila.fineprint.documents import Panel
+from fila.fineprint.blocks import Panel
 from fila.fineprint.pages import AFFINE, BICUBIC, READ, SHADES, corners, lay_out
 from fila.fineprint.sources import PHOTOS, load_font, load_photo
 

@@ -14,8 +14,10 @@ import PIL.Image
 from fila import FilaImageProcessor
 from fila.common.layout import CANVASES, image_grid_pinpoints
 from fila.configuration_fila import get_content_box
-from fila.fineprint.documents import KINDS, TEMPLATES, DoesNotFit, Run, Style, mix_template
-from fila.fineprint.sources import FONTS, Values
+from fila.fineprint.blocks import Run, Style
+from fila.fineprint.documents import KINDS
+from fila.fineprint.sources import FONTS, DoesNotFit, Values
+from fila.fineprint.templates import TEMPLATES, mix_template
 
 AFFINE, BICUBIC = PIL.Image.Transform.AFFINE, PIL.Image.Resampling.BICUBIC
 POSITIONS = ("inside", "across")
@@ -299,6 +301,16 @@ def _draw_template(options, rng, kind, split):
     return name, TEMPLATES[kind][split][name]
 
 
+def _draw_placement(options, rng, grid, tightness, max_angle):
+    """A canvas with an image of any size that belongs on it, sometimes turned by up to `max_angle` degrees."""
+    size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
+    angle = shear = 0.0
+    if rng.random() < 0.6 * (1 - tightness):
+        limit = max_angle * (1 - tightness)
+        angle, shear = rng.uniform(-limit, limit), rng.uniform(-0.04, 0.04) * (1 - tightness)
+    return Placement(size, grid, options.tile_size, angle, shear)
+
+
 def lay_out(options, split, index):
     """Lays out a sample.
 
@@ -329,13 +341,9 @@ def lay_out(options, split, index):
             text_height = max(low, text_height * 0.93)
             template, settings = _draw_template(options, rng, kind, split)
             family = rng.choice(list(FONTS[split]))
-        size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
-        angle = shear = 0.0
-        if rng.random() < 0.6 * (1 - tightness):
-            limit = (8 if kind == "sign" else 3) * (1 - tightness)
-            angle, shear = rng.uniform(-limit, limit), rng.uniform(-0.04, 0.04) * (1 - tightness)
-        placement = Placement(size, grid, options.tile_size, angle, shear)
-        inner = [size[1] - 2 * placement.margin, size[0] - 2 * placement.margin]
+        placement = _draw_placement(options, rng, grid, tightness, 8 if kind == "sign" else 3)
+        height, width = placement.image_size
+        inner = [width - 2 * placement.margin, height - 2 * placement.margin]
         style = Style(FONTS[split][family], text_height * placement.unit, inner[0], tightness, rng)
         values = Values(split, rng, int(inner[0] / style.character))
         try:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from fila import FilaDataCollator
 from fila.common.layout import CANVASES
-from fila.fineprint.documents import Run
+from fila.fineprint.blocks import Run
 from fila.fineprint.drawing import make_messages, render
 from fila.fineprint.pages import READ, Page, Placement, draw_image_size, image_processor, lay_out
 from fila.fineprint.sources import FONTS, Values, capital_height, load_font, measure, split_of
@@ -105,7 +105,7 @@ def _advance(font, character):
 
 
 def locate_characters(run):
-    """`tuple[np.ndarray, np.ndarray]`: where the characters of a [`~fila.fineprint.documents.Run`] are on the page:
+    """`tuple[np.ndarray, np.ndarray]`: where the characters of a [`~fila.fineprint.blocks.Run`] are on the page:
     their middles, of shape (characters, 2), and the corners of their boxes, of shape (characters, 4, 2). A box is as
     wide as the advance and as high as capitals."""
     edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])

@@ -21,10 +21,12 @@ from transformers import TrainingArguments
 
 from fila import FilaDataCollator, FilaImageProcessor
 from fila.fineprint import generate, sources
-from fila.fineprint.documents import KINDS, MORE_SETTINGS, TEMPLATES, Run, mix_template
+from fila.fineprint.blocks import Run
+from fila.fineprint.documents import KINDS
 from fila.fineprint.drawing import FEATURES, make_page, make_sample, render
 from fila.fineprint.pages import Options, corners, lay_out, locate
 from fila.fineprint.sources import FONTS, PHOTOS, SPLITS
+from fila.fineprint.templates import MORE_SETTINGS, TEMPLATES, mix_template
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
 from helpers import GRIDS, tiny_processor
 

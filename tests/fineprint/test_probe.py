@@ -9,7 +9,7 @@ import pytest
 
 from fila.common.arguments import UserError
 from fila.common.layout import CANVASES
-from fila.fineprint.documents import Run
+from fila.fineprint.blocks import Run
 from fila.fineprint.experiments import compare, probe
 from fila.fineprint.experiments.cells import SLOTS, label_cells, lay_out_text, locate_characters
 from fila.fineprint.pages import Options, Page, Placement
