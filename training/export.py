@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from matplotlib.figure import Figure
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from fila.common.files import new_files
 
@@ -104,6 +105,8 @@ def rebuild_model(model_class, config, state_dict, add_lora=None):
     Returns:
         [`FilaForConditionalGeneration`]
     """
+    # While ZeRO-3's configuration is set, new models are sharded too, which waits for all processes.
+    unset_hf_deepspeed_config()
     with torch.device("meta"):
         model = model_class(config)
         adapted = add_lora(model) if add_lora else None
