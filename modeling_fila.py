@@ -692,6 +692,50 @@ class FilaModel(FilaPreTrainedModel):
         outputs.pooler_output = features.split(self._count_image_tokens(image_grids))
         return outputs
 
+    @torch.no_grad()
+    def get_fusion_maps(self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None):
+        """How much each fusion module changes each visual token: the norm of its update as a share of the token's norm.
+
+        Args:
+            pixel_values, high_res_pixel_values, image_sizes, image_grids: as for [`~FilaModel.get_image_features`].
+
+        Returns:
+            `list[dict[str, torch.Tensor]]`: for each image `"global_view"` of shape (modules, G, G) and, unless it is not
+            tiled, `"canvas"` of shape (modules, R*G, C*G), on the CPU. There are four modules with `fusion_type="cvfm"`, in the
+            order of `fusion_layers`, and one with `"cross_attention"`.
+
+        Raises:
+            ValueError: inputs that do not belong together, or a `fusion_type` that does not add to the tokens.
+        """
+        if self.config.fusion_type not in ("cvfm", "cross_attention"):
+            raise ValueError(
+                f"fusion_type={self.config.fusion_type!r} adds nothing to the tokens of the ViT, so it has no fusion maps. Use "
+                "a model with fusion_type 'cvfm' or 'cross_attention'."
+            )
+        changes = []
+
+        def note_change(module, inputs, output):
+            before, after = inputs[0][:, 1:].float(), output[:, 1:].float()
+            changes.append(((after - before).norm(dim=-1) / before.norm(dim=-1)).cpu())
+
+        hooks = [module.register_forward_hook(note_change) for module in self.vision_tower.fusion]
+        try:
+            self.get_image_features(pixel_values, high_res_pixel_values, image_sizes, image_grids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        side = self.config.grid_size
+        views = torch.stack(changes, dim=1).unflatten(2, (side, side))  # view, module, y, x
+        maps = []
+        for rows, columns in _to_pairs(image_grids):
+            image, views = views[: 1 + rows * columns], views[1 + rows * columns :]
+            maps.append({"global_view": image[0]})
+            if rows:
+                # row, column, module, y, x -> module, row y, column x
+                canvas = image[1:].unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+                maps[-1]["canvas"] = canvas.reshape(-1, rows * side, columns * side)
+        return maps
+
     def _count_image_tokens(self, image_grids):
         return [(1 + rows * columns) * self.config.grid_size**2 for rows, columns in image_grids]
 
@@ -851,6 +895,10 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
     ):
         """See [`FilaModel.get_image_features`]."""
         return self.model.get_image_features(pixel_values, high_res_pixel_values, image_sizes, image_grids, **kwargs)
+
+    def get_fusion_maps(self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None):
+        """See [`FilaModel.get_fusion_maps`]."""
+        return self.model.get_fusion_maps(pixel_values, high_res_pixel_values, image_sizes, image_grids)
 
     @can_return_tuple
     def forward(
