@@ -36,7 +36,7 @@ def ask(fila, text, files=(), history=(), mode=app.TILED):
 
 
 def talk(text, files, answer):
-    """A question and its answer as Gradio's chat gives them."""
+    """A question and its answer as the page gives them."""
     files = [{"type": "file", "file": {"path": str(path)}} for path in files]
     yield {"role": "user", "content": [*files, {"type": "text", "text": text}], "metadata": None}
     yield {"role": "assistant", "content": [{"type": "text", "text": answer}], "metadata": None}
@@ -73,6 +73,7 @@ def test_conversation_has_all_turns_and_images_in_order(fila, tmp_path):
     assert [text.find(part) for part in (QUESTION, "Corner Cafe", "And this?")] == sorted(
         text.find(part) for part in (QUESTION, "Corner Cafe", "And this?")
     )
+    assert text.count("<|im_start|>user") == 2
     low = fila.prepare({"text": "And this?", "files": [str(other)]}, history, app.LOW_RESOLUTION)
     assert low["image_grids"].tolist() == [[0, 0], [0, 0]]
 
@@ -216,7 +217,7 @@ class Page:
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, 90, ignored_exceptions=[StaleElementReferenceException]).until(
+        return WebDriverWait(self.driver, 240, ignored_exceptions=[StaleElementReferenceException]).until(
             lambda driver: condition()
         )
 
@@ -232,6 +233,7 @@ class Page:
 
     def upload(self, path):
         (box,) = self.wait(lambda: self.find("input[type=file]"))
+        self.driver.execute_script("arguments[0].value = ''", box)  # or the driver adds to the files of the last upload
         box.send_keys(str(path))
 
     def ask(self, text):
