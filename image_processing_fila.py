@@ -21,7 +21,7 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs
 
-from .configuration_fila import CANVASES, CONVNEXT_STRIDE, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, RemoteCodeMixin, get_content_box
 
 
 class FilaImageProcessorKwargs(ImagesKwargs, total=False):
@@ -49,7 +49,7 @@ class FilaImageProcessorKwargs(ImagesKwargs, total=False):
     high_res_image_std: float | list[float] | tuple[float, ...]
 
 
-class FilaImageProcessor(TorchvisionBackend):
+class FilaImageProcessor(RemoteCodeMixin, TorchvisionBackend):
     r"""Turns images into the two inputs of FILA's hybrid encoder.
 
     It chooses the canvas in `image_grid_pinpoints` that fits the image most tightly. For the ViT, the image is resized to

@@ -9,8 +9,10 @@ import torch
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from .configuration_fila import RemoteCodeMixin
 
-class FilaProcessor(ProcessorMixin):
+
+class FilaProcessor(RemoteCodeMixin, ProcessorMixin):
     r"""Joins [`FilaImageProcessor`] and a tokenizer.
 
     In text, each `<image>` stands for one image and is expanded to as many image tokens as the image has visual tokens:
@@ -103,7 +105,7 @@ class SequenceTooLongError(ValueError):
 
 
 @dataclass
-class FilaDataCollator:
+class FilaDataCollator(RemoteCodeMixin):
     r"""Makes training batches of conversations. Only the turns of the assistant are learnt.
 
     Works with the stock `Trainer` (with `remove_unused_columns=False`). An example is a dict with
