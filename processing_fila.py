@@ -9,7 +9,7 @@ import torch
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from .configuration_fila import RemoteCodeMixin
+from .configuration_fila import RemoteCodeMixin, get_auto_map
 
 
 class FilaProcessor(RemoteCodeMixin, ProcessorMixin):
@@ -39,6 +39,10 @@ class FilaProcessor(RemoteCodeMixin, ProcessorMixin):
                 "model's embeddings and set `image_token_id` in its config."
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+    def to_dict(self):
+        """`dict`: as of every processor, with its `auto_map` whether it has been saved or not."""
+        return {**super().to_dict(), "auto_map": get_auto_map(self)}
 
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if isinstance(images, (list, tuple)) and not _flatten(images):
@@ -73,8 +77,9 @@ class FilaProcessor(RemoteCodeMixin, ProcessorMixin):
         for index, (expected, count) in enumerate(zip(placeholders, counts)):
             if expected != count:
                 raise ValueError(
-                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. Write one "
-                    "placeholder for each image; a chat template writes one for each image item."
+                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. The total "
+                    f"number of {self.image_token} tokens in the prompts should be the same as the number of images passed. A "
+                    "chat template writes one for each image item."
                 )
 
     def replace_image_token(self, image_inputs, image_idx, **images_kwargs):
