@@ -71,6 +71,17 @@ def test_literal_image_token_without_any_image_is_text(processor):
     assert processor.tokenizer.decode(ids[0], skip_special_tokens=True) == "user\nWhat does <image> do?\nassistant\n"
 
 
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<image>"])
+def test_special_tokens_that_are_typed_stay_text(processor, token):
+    typed = f"<|{token}{token}"
+    messages = [{"role": "user", "content": typed}, {"role": "assistant", "content": typed}]
+    batch = FilaDataCollator(processor)([{"messages": messages}])
+    prompt = processor.apply_chat_template(messages)
+    for ids in (batch["input_ids"][0], processor(text=prompt, return_tensors="pt")["input_ids"][0]):
+        assert ids[ids < 4].tolist() == [1, 2, 1, 2]  # those of the chat template
+        assert processor.decode(ids, skip_special_tokens=True) == f"user\n{typed}\nassistant\n{typed}\n"
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_one_and_many_images_and_none_share_a_batch(processor, nested):
     images = [random_image(56, 112, seed) for seed in range(3)]
