@@ -50,6 +50,7 @@ def load_image(image):
     """
     if isinstance(image, (str, os.PathLike)):
         image = PIL.Image.open(_open_source(os.fspath(image)))
+    image.load()
     image = _turn_upright(image)
     if image.mode.startswith("I;16"):  # Pillow would cut its values off at 255
         image = PIL.Image.fromarray((np.array(image) >> 8).astype(np.uint8))
@@ -289,8 +290,10 @@ class FilaImageProcessor(RemoteCodeMixin, TorchvisionBackend):
         image = torch.as_tensor(image, device=device)
         if image.dtype == torch.bool:
             image = image.to(torch.uint8) * 255
-        elif image.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch computes with signed ones
-            image = image.to(torch.int64)
+        elif image.dtype != torch.uint8 and not image.is_floating_point():
+            image = image.to(
+                torch.int64
+            )  # torch lacks functions for some of the others, and overflows in the narrow ones
         if input_data_format is None or image.shape[-1] not in (
             1,
             3,
