@@ -87,7 +87,7 @@ def _sub_config(field, value, default_model_type, default_kwargs):
     return CONFIG_MAPPING[model_type](**{key: item for key, item in value.items() if key != "model_type"})
 
 
-class FilaConvNextConfig(RemoteCodeMixin, PreTrainedConfig):
+class FilaConvNextConfig(PreTrainedConfig, RemoteCodeMixin):
     r"""The high-resolution branch: a ConvNeXt of timm, stem and four stages, without its head.
 
     Args:
@@ -133,7 +133,7 @@ class FilaConvNextConfig(RemoteCodeMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class FilaConfig(RemoteCodeMixin, PreTrainedConfig):
+class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
     r"""Configuration of a FILA model. The defaults are the paper's: CLIP ViT-L/14-336, a ConvNeXt with stage widths
     96/192/384/768, LLaMA-3-8B, and a CVFM module after ViT layers 2, 6, 12 and 20.
 

@@ -107,7 +107,7 @@ class FilaImageProcessorKwargs(ImagesKwargs, total=False):
     high_res_image_std: float | list[float] | tuple[float, ...]
 
 
-class FilaImageProcessor(RemoteCodeMixin, TorchvisionBackend):
+class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     r"""Turns images into the two inputs of FILA's hybrid encoder.
 
     It chooses the canvas in `image_grid_pinpoints` that fits the image most tightly. For the ViT, the image is resized to

@@ -572,7 +572,7 @@ class FilaMultiModalProjector(nn.Module):
         return self.linear_2(self.act(self.linear_1(image_features)))
 
 
-class FilaPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+class FilaPreTrainedModel(PreTrainedModel, RemoteCodeMixin):
     """Base class: what transformers' tools need to know about FILA."""
 
     config_class = FilaConfig

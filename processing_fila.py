@@ -12,7 +12,7 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from .configuration_fila import RemoteCodeMixin, get_auto_map
 
 
-class FilaProcessor(RemoteCodeMixin, ProcessorMixin):
+class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
     r"""Joins [`FilaImageProcessor`] and a tokenizer.
 
     In text, each `<image>` stands for one image and is expanded to as many image tokens as the image has visual tokens:
