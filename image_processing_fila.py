@@ -257,8 +257,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         """Preprocesses one image or a (nested) list of N images.
 
         Args:
-            images: PIL images, numpy arrays, torch tensors, paths, URLs or base64. Transparency is laid on white; arrays of 4
-                channels stay so with `do_convert_rgb=False` and four values in `image_mean` and `image_std`.
+            images: PIL images, numpy arrays, torch tensors, paths, URLs or base64. Transparency is laid on white;
+                only with four values in `image_mean` and `image_std`, images of 4 channels keep them.
             kwargs: overrides of the attributes of this processor.
 
         Returns:
@@ -279,6 +279,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         images = make_flat_list_of_images(self.fetch_images(images))
         if not images:
             raise ValueError("The list of images is empty. Pass at least one image.")
+        if all(_has_four(self._settings(kwargs)(name)) for name in ("image_mean", "image_std")):
+            kwargs["do_convert_rgb"] = False
         return super().preprocess(images, *args, **kwargs)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, device=None, **kwargs):
@@ -341,7 +343,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         is_raw = not kwargs["do_rescale"] and not kwargs["do_normalize"]
         is_uint8 = is_raw and all(image.dtype == torch.uint8 for image in images)
         options = {"dtype": torch.uint8 if is_uint8 else torch.float32, "device": images[0].device}
-        write = self._canvas_writer(image_mean, image_std, resample, **kwargs)
+        write = self._canvas_writer(image_mean, image_std, resample, channels, **kwargs)
         num_views = [1 + rows * columns for rows, columns in image_grids]
         pixel_values = _empty_views(num_views, channels, tile_size, **options)
         for views, image, grid in zip(pixel_values, images, image_grids):
@@ -352,7 +354,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
 
         if do_high_res:
             high_res_size = tile_size // patch_size * CONVNEXT_STRIDE
-            write = self._canvas_writer(high_res_image_mean, high_res_image_std, resample, **kwargs)
+            write = self._canvas_writer(high_res_image_mean, high_res_image_std, resample, channels, **kwargs)
             num_tiles = [max(rows * columns, 1) for rows, columns in image_grids]
             data["high_res_pixel_values"] = _empty_views(num_tiles, channels, high_res_size, **options)
             for views, image, grid in zip(data["high_res_pixel_values"], images, image_grids):
@@ -366,7 +368,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         data.update(image_sizes=image_sizes, image_grids=image_grids)
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _canvas_writer(self, mean, std, resample, do_rescale, rescale_factor, do_normalize, **kwargs):
+    def _canvas_writer(self, mean, std, resample, channels, do_rescale, rescale_factor, do_normalize, **kwargs):
         """Returns `write(tiles, image, grid, keep_aspect_ratio)`, which resizes an image in its own dtype and writes it,
         normalised, into the tiles of a canvas.
 
@@ -375,9 +377,9 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         """
         if do_normalize:
             for statistic in (mean, std):
-                if not isinstance(statistic, (int, float)) and len(statistic) not in (3, 4):
+                if not isinstance(statistic, (int, float)) and len(statistic) != channels:
                     raise ValueError(
-                        f"The mean or standard deviation {statistic} must be one number or 3, one for each RGB channel."
+                        f"The mean or standard deviation {statistic} must be one number or {channels}, one for each channel."
                     )
             factor = 1.0 / rescale_factor if do_rescale else 1.0
             mean, std = ((torch.tensor(s, dtype=torch.float32) * factor).view(-1, 1, 1) for s in (mean, std))
@@ -439,8 +441,8 @@ def _check_images(images, channels, do_rescale, rescale_factor):
         if len(image) != channels:
             raise ValueError(
                 f"Image {index} of the batch has {len(image)} channels instead of {channels}. Convert it to RGB; "
-                "do_convert_rgb=True does so for arrays of 1 or 4 channels and for PIL images of any mode. For 4 channels, "
-                "pass image_mean and image_std of 4 values and do_convert_rgb=False."
+                "do_convert_rgb=True does so for arrays of 1 or 4 channels and for PIL images of any mode. To keep 4 channels, "
+                "pass image_mean and image_std of 4 values."
             )
         if image.dtype == torch.uint8:
             continue

@@ -132,7 +132,7 @@ def test_transparent_arrays_lie_on_white_too():
 
 def test_four_channels_stay_with_four_means_and_deviations():
     array = np.array(text_on_nothing())
-    four = {"image_mean": [0.1, 0.2, 0.3, 0.4], "image_std": [0.5, 0.6, 0.7, 0.8], "do_convert_rgb": False}
+    four = {"image_mean": [0.1, 0.2, 0.3, 0.4], "image_std": [0.5, 0.6, 0.7, 0.8]}
     three = {"image_mean": four["image_mean"][:3], "image_std": four["image_std"][:3]}
     three.update(high_res_image_mean=three["image_mean"], high_res_image_std=three["image_std"])
     expected = tiny_image_processor()([np.ascontiguousarray(array[..., :3])] * 2, return_tensors="pt", **three)
@@ -144,7 +144,8 @@ def test_four_channels_stay_with_four_means_and_deviations():
         process(array, do_convert_rgb=False)
     with pytest.raises(ValueError, match="Image 1 of the batch has 3 channels instead of 4"):
         process([array, array[..., :3]], **four)
-    assert process(array, **{**four, "do_convert_rgb": True, **three}).isfinite().all()
+    with pytest.raises(ValueError, match=r"\[0.1, 0.2, 0.3, 0.4\] must be one number or 3"):
+        process(array[..., :3], **four)
 
 
 @pytest.mark.parametrize(
