@@ -306,6 +306,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             image = image.permute(2, 0, 1)
         if do_convert_rgb and image.shape[0] == 4:
             image = _lay_on_white(image)
+        if image.dtype != torch.uint8:  # which is resized faster with channels last
+            image = image.contiguous()
         return image.expand(3, -1, -1) if do_convert_rgb and image.shape[0] == 1 else image
 
     @torch.no_grad()

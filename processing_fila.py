@@ -116,7 +116,7 @@ class FilaDataCollator(RemoteCodeMixin):
     Works with the stock `Trainer` (with `remove_unused_columns=False`). An example is a dict with
 
     - `messages`: a conversation; the content of a message is a string, or a list of `{"type": "text", "text": ...}` and
-      `{"type": "image"}` items. An image item may carry its image under `"image"`, `"url"` or `"path"`;
+      `{"type": "image"}` items. An image item may carry its image under `"image"`, `"url"`, `"path"` or `"base64"`;
     - `images` (optional): the images of the items that carry none, in order.
 
     Examples with several images, with one and with none may share a batch.
@@ -248,7 +248,7 @@ def _conversation_images(example, index):
         for item in content if isinstance(content, list) else []:
             if item["type"] != "image":
                 continue
-            carried = [item[key] for key in ("image", "url", "path") if item.get(key) is not None]
+            carried = [item[key] for key in ("image", "url", "path", "base64") if item.get(key) is not None]
             image = carried[0] if carried else next(given, None)
             num_missing += image is None
             images.append(image)

@@ -1,5 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
+import base64
 import copy
 
 import numpy as np
@@ -176,14 +177,16 @@ def test_collator_tokens_equal_the_processors(processor):
     assert all(torch.equal(batch[key], inputs[key]) for key in inputs)
 
 
-def test_collator_takes_images_from_their_own_column(processor, tmp_path):
+@pytest.mark.parametrize("key", ["path", "base64"])
+def test_collator_takes_images_from_their_own_column(processor, tmp_path, key):
     images = [random_image(56, 112, 1), random_image(56, 112, 2)]
     images[1].save(tmp_path / "second.png")
+    encoded = base64.b64encode((tmp_path / "second.png").read_bytes()).decode()
     inline = {"messages": chat(images[0], "and", images[1], answer="x")}
     items = [
         {"type": "image"},
         {"type": "text", "text": "and"},
-        {"type": "image", "path": str(tmp_path / "second.png")},
+        {"type": "image", key: {"path": str(tmp_path / "second.png"), "base64": encoded}[key]},
     ]
     column = {"messages": [{"role": "user", "content": items}, inline["messages"][1]], "images": images[:1]}
     expected, actual = FilaDataCollator(processor)([inline]), FilaDataCollator(processor)([column])

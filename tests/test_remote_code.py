@@ -143,6 +143,7 @@ def test_all_that_remote_code_makes_can_be_sent_to_other_processes(tmp_path):
 def test_hub_file_depends_on_nothing_optional(name):
     """Remote code must load wherever its few requirements are installed: imports in functions count too."""
     required = {"transformers", "torch", "torchvision", "timm", "PIL", "numpy"} | set(sys.stdlib_module_names)
+    required |= {"huggingface_hub", "httpx"}  # which transformers opens URLs with
     for node in ast.walk(ast.parse((ROOT / name).read_text())):
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= required
