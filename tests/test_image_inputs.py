@@ -144,7 +144,7 @@ def test_four_channels_stay_with_four_means_and_deviations():
         process(array, do_convert_rgb=False)
     with pytest.raises(ValueError, match="Image 1 of the batch has 3 channels instead of 4"):
         process([array, array[..., :3]], **four)
-    with pytest.raises(ValueError, match=r"\[0.1, 0.2, 0.3, 0.4\] must be one number or 3"):
+    with pytest.raises(ValueError, match="0.1, 0.2, 0.3, 0.4. must be one number or 3"):
         process(array[..., :3], **four)
 
 
