@@ -6,7 +6,9 @@ Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called
 """
 
 import difflib
+import importlib
 import math
+import sys
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import is_timm_available
@@ -44,6 +46,27 @@ def get_content_box(image_size, canvas_size):
     return (canvas_height - height) // 2, (canvas_width - width) // 2, height, width
 
 
+class RemoteCodeMixin:
+    """Lets dill send objects of remote code to other processes, as `Dataset.map` with `num_proc` does.
+
+    transformers puts the modules of remote code into `sys.modules`, but not on their package, where dill looks for them. It
+    would take their classes for local ones and copy them piece by piece, which fails, or gives the other process a second
+    class of the same name. So each module is put on its package, as `import` does, before an object is pickled.
+    """
+
+    def __reduce_ex__(self, protocol):
+        for name in {cls.__module__ for cls in type(self).__mro__}:
+            package, _, attribute = name.rpartition(".")
+            if name.startswith("transformers_modules."):
+                setattr(importlib.import_module(package), attribute, sys.modules[name])
+        return super().__reduce_ex__(protocol)
+
+
+def get_auto_map(instance):
+    """`dict`: the `auto_map` that transformers writes for an object of remote code when it is saved."""
+    return {instance._auto_class: f"{type(instance).__module__.rpartition('.')[2]}.{type(instance).__name__}"}
+
+
 def _sub_config(field, value, default_model_type, default_kwargs):
     """Turns `None`, a dict or a config object into a config object, as transformers' composite configs do."""
     if value is None:
@@ -64,7 +87,7 @@ def _sub_config(field, value, default_model_type, default_kwargs):
     return CONFIG_MAPPING[model_type](**{key: item for key, item in value.items() if key != "model_type"})
 
 
-class FilaConvNextConfig(PreTrainedConfig):
+class FilaConvNextConfig(PreTrainedConfig, RemoteCodeMixin):
     r"""The high-resolution branch: a ConvNeXt of timm, stem and four stages, without its head.
 
     Args:
@@ -110,7 +133,7 @@ class FilaConvNextConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class FilaConfig(PreTrainedConfig):
+class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
     r"""Configuration of a FILA model. The defaults are the paper's: CLIP ViT-L/14-336, a ConvNeXt with stage widths
     96/192/384/768, LLaMA-3-8B, and a CVFM module after ViT layers 2, 6, 12 and 20.
 

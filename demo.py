@@ -9,8 +9,6 @@ import argparse
 import time
 from pathlib import Path
 
-import PIL.Image
-import PIL.ImageOps
 import torch
 from transformers import TextStreamer
 
@@ -18,19 +16,15 @@ from fila.common.arguments import UserError, run_command
 from fila.common.layout import ROOT
 from fila.common.views import draw_views
 from fila.evaluation.answer import load_model, prepare_inputs
+from fila.image_processing_fila import load_image
 
 
 def open_image(path):
-    """`PIL.Image`: RGB, upright, over white where it is transparent. Raises a `UserError` if it cannot be read."""
+    """`PIL.Image`: the image as the processor sees it. Raises a `UserError` if it cannot be read."""
+    if not path.exists():
+        raise UserError(f"There is no image {path}.")
     try:
-        with PIL.Image.open(path) as opened:
-            image = PIL.ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"There is no image {path}.") from error
+        return load_image(path)
     except Exception as error:  # each of Pillow's formats has exceptions of its own
         raise UserError(f"{path} is not an image that can be read: {error or type(error).__name__}") from error
 

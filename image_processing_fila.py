@@ -2,27 +2,85 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image processor of FILA: canvas selection, padding, tiling, and the high-resolution canvas."""
 
+import base64
+import io
 import itertools
+import math
+import os
+from reprlib import repr as shorten
+from urllib.request import urlopen
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.ImageOps
 import torch
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_processing_utils import select_best_resolution
 from transformers.image_utils import (
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
+    ChannelDimension,
     PILImageResampling,
     SizeDict,
+    infer_channel_dimension_format,
     is_valid_image,
-    load_image,
     make_flat_list_of_images,
 )
 from transformers.processing_utils import ImagesKwargs
+from transformers.utils import logging
 
-from .configuration_fila import CANVASES, CONVNEXT_STRIDE, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, RemoteCodeMixin, get_auto_map, get_content_box
+
+logger = logging.get_logger(__name__)
+EXIF_ORIENTATION = 0x0112
+
+
+def load_image(image):
+    """Opens an image as FILA sees it. transformers' function of this name turns what is transparent black.
+
+    Args:
+        image (`str`, `os.PathLike` or `PIL.Image.Image`): a path, an http(s) or data URL, base64, or an opened image.
+
+    Returns:
+        `PIL.Image.Image`: RGB, upright by its EXIF orientation, over white where it is transparent.
+
+    Raises:
+        ValueError: a string that is none of these.
+        Exception: those of Pillow and of the HTTP client.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = PIL.Image.open(_open_source(os.fspath(image)))
+    image.load()
+    image = _turn_upright(image)
+    if image.mode.startswith("I;16"):  # Pillow would cut its values off at 255
+        image = PIL.Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _open_source(source):
+    """A file name or a binary stream of a path, a URL or base64."""
+    if source.startswith(("http://", "https://")):
+        try:
+            from huggingface_hub.utils import httpx
+        except ImportError:  # early releases of huggingface_hub 1
+            import httpx
+        return io.BytesIO(httpx.get(source, follow_redirects=True).raise_for_status().content)
+    if os.path.isfile(source):
+        return source
+    if source.startswith("data:"):
+        return io.BytesIO(urlopen(source).read())
+    try:
+        return io.BytesIO(base64.b64decode("".join(source.split()), validate=True))
+    except ValueError as error:
+        raise ValueError("it is neither a file, nor an http(s) or data URL, nor base64") from error
+
+
+def _turn_upright(image):
+    return PIL.ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
 
 
 class FilaImageProcessorKwargs(ImagesKwargs, total=False):
@@ -50,7 +108,7 @@ class FilaImageProcessorKwargs(ImagesKwargs, total=False):
     high_res_image_std: float | list[float] | tuple[float, ...]
 
 
-class FilaImageProcessor(TorchvisionBackend):
+class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     r"""Turns images into the two inputs of FILA's hybrid encoder.
 
     It chooses the canvas in `image_grid_pinpoints` that fits the image most tightly. For the ViT, the image is resized to
@@ -112,8 +170,16 @@ class FilaImageProcessor(TorchvisionBackend):
                 f"image_grid_pinpoints={pinpoints!r} must be a list of (height, width) canvases whose sides are multiples of "
                 f"the tile size {tile_size}."
             )
-        canvas_height, canvas_width = select_best_resolution((height, width), pinpoints)
-        return canvas_height // tile_size, canvas_width // tile_size
+
+        def fit(canvas):
+            """The criteria of transformers' `select_best_resolution`; where they tie, the nearest aspect ratio."""
+            scale = min(canvas[0] / height, canvas[1] / width)
+            effective = min(int(height * scale) * int(width * scale), height * width)
+            wasted = canvas[0] * canvas[1] - effective
+            return effective, -wasted, -abs(math.log(canvas[0] / canvas[1] * width / height))
+
+        rows, columns = (side // tile_size for side in max(pinpoints, key=fit))
+        return rows, columns
 
     def get_number_of_image_patches(self, height, width, images_kwargs=None):
         """`int`: views the ViT encodes for an image of this size, the global view included."""
@@ -126,11 +192,16 @@ class FilaImageProcessor(TorchvisionBackend):
         grid_size = self._tile_size(setting) // setting("patch_size")
         return self.get_number_of_image_patches(height, width, images_kwargs) * grid_size**2
 
+    def to_dict(self):
+        """`dict`: as of every image processor, always with this class alone in `auto_map`. Saving a [`FilaProcessor`] writes
+        its own class there, too."""
+        return {**super().to_dict(), "auto_map": get_auto_map(self)}
+
     def fetch_images(self, image_url_or_urls):
-        """Loads URLs and paths, and checks every image, so that an error names the image of the batch.
+        """Loads paths, URLs and base64, and checks every image, so that an error names the image of the batch.
 
         Args:
-            image_url_or_urls: an image, a path, a URL, or a (nested) list of them; 4-dimensional arrays are lists.
+            image_url_or_urls: an image, a string, or a (nested) list of them; 4-dimensional arrays are lists.
 
         Returns:
             The images in the same nesting.
@@ -145,56 +216,57 @@ class FilaImageProcessor(TorchvisionBackend):
             is_batch = isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim == 4
             if isinstance(item, (list, tuple)) or is_batch:
                 return [fetch(element) for element in item]
-            return self._fetch_image(item, next(counter))
+            return self._fetch_image(item, f"Image {next(counter)} of the batch")
 
         return fetch(image_url_or_urls)
 
-    def _fetch_image(self, image, index):
-        if isinstance(image, str):
+    def _fetch_image(self, image, name):
+        if isinstance(image, (str, os.PathLike)):
             try:
-                image = load_image(image)  # applies the EXIF orientation
+                image = load_image(image)
             except Exception as error:
-                raise ValueError(f"Image {index} of the batch, {image!r}, could not be read: {error}") from error
+                raise ValueError(f"{name}, {shorten(image)}, could not be read: {error}") from error
         if not is_valid_image(image):
             raise ValueError(
-                f"Image {index} of the batch is a {type(image).__name__}, not an image. Pass PIL images, numpy arrays, torch "
-                "tensors, paths or URLs."
+                f"{name} is a {type(image).__name__}, not an image. Pass PIL images, numpy arrays, torch tensors, paths, URLs "
+                "or base64."
             )
         if isinstance(image, PIL.Image.Image):
-            shape = (image.height, image.width)
             try:
                 image.load()
             except (OSError, SyntaxError, ValueError) as error:
-                raise ValueError(f"Image {index} of the batch could not be decoded: {error}") from error
-        else:
-            shape = tuple(image.shape)
-            if len(shape) not in (2, 3) or (
-                len(shape) == 3 and not {shape[0], shape[-1]} & {1, 3, 4} and 0 not in shape
-            ):
-                raise ValueError(
-                    f"Image {index} of the batch has shape {shape}. An image must be (height, width), (channels, height, "
-                    "width) or (height, width, channels), with 1, 3 or 4 channels."
-                )
+                raise ValueError(f"{name} could not be decoded: {error}") from error
+        shape = image.size[::-1] if isinstance(image, PIL.Image.Image) else tuple(image.shape)
+        if len(shape) not in (2, 3) or (len(shape) == 3 and not {shape[0], shape[-1]} & {1, 3, 4} and 0 not in shape):
+            raise ValueError(
+                f"{name} has shape {shape}. An image must be (height, width), (channels, height, width) or (height, width, "
+                "channels), with 1, 3 or 4 channels."
+            )
         if 0 in shape:
-            raise ValueError(f"Image {index} of the batch has shape {shape}: it has no pixels.")
+            raise ValueError(f"{name} has shape {shape}: it has no pixels.")
         if isinstance(image, PIL.Image.Image):
             return image
         if isinstance(image, np.ndarray):
-            image = np.ascontiguousarray(image)  # torch does not support negative strides
+            if image.dtype.kind not in "biuf":
+                raise ValueError(f"{name} is an array of {image.dtype}. Pass numbers, best uint8 from 0 to 255.")
+            # torch supports neither negative strides, nor the other byte order, nor more than double precision.
+            dtype = np.float64 if image.dtype.itemsize > 8 else image.dtype.newbyteorder("=")
+            image = np.ascontiguousarray(image, dtype=dtype)
         return image[None] if len(shape) == 2 else image
 
     def preprocess(self, images, *args, **kwargs):
         """Preprocesses one image or a (nested) list of N images.
 
         Args:
-            images: PIL images, numpy arrays, torch tensors, paths or URLs.
+            images: PIL images, numpy arrays, torch tensors, paths, URLs or base64. Transparency is laid on white;
+                only with four values in `image_mean` and `image_std`, images of 4 channels keep them.
             kwargs: overrides of the attributes of this processor.
 
         Returns:
             [`BatchFeature`]: with S = `size`, s = S * 32 / `patch_size`, T the largest number of tiles in the batch:
 
             - **pixel_values** -- (N, 1 + T, 3, S, S) float32: the global view, then the tiles row by row. Views an image
-              does not have are zero.
+              does not have are zero. With `do_rescale=False` and `do_normalize=False`, uint8 images stay uint8.
             - **high_res_pixel_values** -- (N, max(T, 1), 3, s, s) float32: the high-resolution canvas, cut in the same
               order. Absent with `do_high_res=False`.
             - **image_sizes** -- (N, 2) int: original height and width.
@@ -208,19 +280,36 @@ class FilaImageProcessor(TorchvisionBackend):
         images = make_flat_list_of_images(self.fetch_images(images))
         if not images:
             raise ValueError("The list of images is empty. Pass at least one image.")
+        if all(_has_four(self._settings(kwargs)(name)) for name in ("image_mean", "image_std")):
+            kwargs["do_convert_rgb"] = False
         return super().preprocess(images, *args, **kwargs)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, device=None, **kwargs):
-        """Turns an image into a (3, height, width) tensor. An RGB image of PIL keeps its memory layout (channels last), which
-        torch's uint8 resize reads without a copy."""
-        if isinstance(image, PIL.Image.Image) and image.mode == "RGB" and "transparency" not in image.info:
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1).to(device)
-        image = super().process_image(
-            image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device, **kwargs
-        )
-        if do_convert_rgb and image.shape[0] == 1:
-            image = image.expand(3, -1, -1)
-        return image
+        """Turns an image into a (channels, height, width) tensor. Images of PIL keep their memory layout (channels last),
+        which torch's uint8 resize reads without a copy."""
+        if isinstance(image, PIL.Image.Image):
+            image = torch.from_numpy(np.array(load_image(image) if do_convert_rgb else _turn_upright(image)))
+            return torch.atleast_3d(image).permute(2, 0, 1).to(device)
+        image = torch.as_tensor(image, device=device)
+        if image.dtype == torch.bool:
+            image = image.to(torch.uint8) * 255
+        elif image.dtype != torch.uint8 and not image.is_floating_point():
+            image = image.to(
+                torch.int64
+            )  # torch lacks functions for some of the others, and overflows in the narrow ones
+        if input_data_format is None or image.shape[-1] not in (
+            1,
+            3,
+            4,
+        ):  # a grayscale array has got its channel in front
+            input_data_format = infer_channel_dimension_format(image, (1, 3, 4))
+        if input_data_format == ChannelDimension.LAST:
+            image = image.permute(2, 0, 1)
+        if do_convert_rgb and image.shape[0] == 4:
+            image = _lay_on_white(image)
+        if image.dtype != torch.uint8:  # which is resized faster with channels last
+            image = image.contiguous()
+        return image.expand(3, -1, -1) if do_convert_rgb and image.shape[0] == 1 else image
 
     @torch.no_grad()
     def _preprocess(
@@ -245,19 +334,21 @@ class FilaImageProcessor(TorchvisionBackend):
                 f"do_resize={do_resize} with do_center_crop={do_center_crop} is not supported: FILA resizes every image to "
                 "its canvases and the global view, and never crops. Leave both at their defaults."
             )
-        for index, image in enumerate(images):
-            if image.shape[0] != 3:
-                raise ValueError(
-                    f"Image {index} of the batch has {image.shape[0]} channels instead of 3. Convert it to RGB; "
-                    "do_convert_rgb=True does so for grayscale arrays and for PIL images of any mode."
-                )
+        channels = 4 if len(images[0]) == 4 and _has_four(image_mean) and _has_four(image_std) else 3
+        if channels == 4 and not (_has_four(high_res_image_mean) and _has_four(high_res_image_std)):
+            high_res_image_mean, high_res_image_std = image_mean, image_std
+        _check_images(images, channels, kwargs["do_rescale"], kwargs["rescale_factor"])
         geometry = {**kwargs, "size": size, "patch_size": patch_size}
         image_sizes = [tuple(image.shape[-2:]) for image in images]
         image_grids = [self.get_image_grid(*image_size, geometry) for image_size in image_sizes]
 
         tile_size = self._tile_size(geometry.get)
-        write = self._canvas_writer(image_mean, image_std, resample, **kwargs)
-        pixel_values = _empty_views([1 + rows * columns for rows, columns in image_grids], tile_size, images[0].device)
+        is_raw = not kwargs["do_rescale"] and not kwargs["do_normalize"]
+        is_uint8 = is_raw and all(image.dtype == torch.uint8 for image in images)
+        options = {"dtype": torch.uint8 if is_uint8 else torch.float32, "device": images[0].device}
+        write = self._canvas_writer(image_mean, image_std, resample, channels, **kwargs)
+        num_views = [1 + rows * columns for rows, columns in image_grids]
+        pixel_values = _empty_views(num_views, channels, tile_size, **options)
         for views, image, grid in zip(pixel_values, images, image_grids):
             write(views[:1], image, (1, 1), keep_aspect_ratio=False)
             if grid != (0, 0):
@@ -266,9 +357,9 @@ class FilaImageProcessor(TorchvisionBackend):
 
         if do_high_res:
             high_res_size = tile_size // patch_size * CONVNEXT_STRIDE
-            write = self._canvas_writer(high_res_image_mean, high_res_image_std, resample, **kwargs)
+            write = self._canvas_writer(high_res_image_mean, high_res_image_std, resample, channels, **kwargs)
             num_tiles = [max(rows * columns, 1) for rows, columns in image_grids]
-            data["high_res_pixel_values"] = _empty_views(num_tiles, high_res_size, images[0].device)
+            data["high_res_pixel_values"] = _empty_views(num_tiles, channels, high_res_size, **options)
             for views, image, grid in zip(data["high_res_pixel_values"], images, image_grids):
                 write(views[: max(grid[0] * grid[1], 1)], image, grid if any(grid) else (1, 1), any(grid))
 
@@ -280,23 +371,21 @@ class FilaImageProcessor(TorchvisionBackend):
         data.update(image_sizes=image_sizes, image_grids=image_grids)
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _canvas_writer(self, mean, std, resample, do_rescale, rescale_factor, do_normalize, **kwargs):
+    def _canvas_writer(self, mean, std, resample, channels, do_rescale, rescale_factor, do_normalize, **kwargs):
         """Returns `write(tiles, image, grid, keep_aspect_ratio)`, which resizes an image in its own dtype and writes it,
         normalised, into the tiles of a canvas.
 
         The values are those of transformers' `rescale_and_normalize`, computed in the same order but in place in the output.
         Padding gets the value of a normalised black pixel.
         """
-        channel = {"dtype": torch.float32}
         if do_normalize:
             for statistic in (mean, std):
-                if not isinstance(statistic, (int, float)) and len(statistic) != 3:
+                if not isinstance(statistic, (int, float)) and len(statistic) != channels:
                     raise ValueError(
-                        f"The mean or standard deviation {statistic} must be one number or 3, one for each RGB channel."
+                        f"The mean or standard deviation {statistic} must be one number or {channels}, one for each channel."
                     )
             factor = 1.0 / rescale_factor if do_rescale else 1.0
-            mean = (torch.tensor(mean, **channel) * factor).expand(3)[:, None, None]
-            std = (torch.tensor(std, **channel) * factor).expand(3)[:, None, None]
+            mean, std = ((torch.tensor(s, dtype=torch.float32) * factor).view(-1, 1, 1) for s in (mean, std))
 
         def normalize_(pixels):
             if do_normalize:
@@ -305,14 +394,13 @@ class FilaImageProcessor(TorchvisionBackend):
                 pixels.mul_(rescale_factor)
             return pixels
 
-        black = normalize_(torch.zeros(3, 1, 1, **channel))
-
         def write(tiles, image, grid, keep_aspect_ratio=True):
             rows, columns = grid
             tile_size = tiles.shape[-1]
             canvas_size = (rows * tile_size, columns * tile_size)
             box = get_content_box(image.shape[-2:], canvas_size) if keep_aspect_ratio else (0, 0, *canvas_size)
             top, left, height, width = box
+            black = normalize_(tiles.new_zeros(tiles.shape[1], 1, 1))
             image = self.resize(image, SizeDict(height=height, width=width), resample=resample)
             for index, tile in enumerate(tiles):
                 row, column = divmod(index, columns)
@@ -395,15 +483,56 @@ class FilaImageProcessor(TorchvisionBackend):
         return size.height
 
 
-def _empty_views(num_views, size, device):
-    """A buffer of shape (N, max(num_views), 3, size, size), uninitialised except for the views that an image does not have,
-    which are zero."""
-    shape = (len(num_views), max(num_views), 3, size, size)
+def _has_four(statistic):
+    return not isinstance(statistic, (int, float)) and len(statistic) == 4
+
+
+def _check_images(images, channels, do_rescale, rescale_factor):
+    """Checks channels and values; those of uint8 images need no look."""
+    for index, image in enumerate(images):
+        if len(image) != channels:
+            raise ValueError(
+                f"Image {index} of the batch has {len(image)} channels instead of {channels}. Convert it to RGB; "
+                "do_convert_rgb=True does so for arrays of 1 or 4 channels and for PIL images of any mode. To keep 4 channels, "
+                "pass image_mean and image_std of 4 values."
+            )
+        if image.dtype == torch.uint8:
+            continue
+        low, high = (value.item() for value in image.aminmax())
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise ValueError(f"Image {index} of the batch has pixels that are NaN or infinite.")
+        if do_rescale and image.is_floating_point() and 0 < high <= 1 and rescale_factor < 0.1:
+            logger.warning_once(
+                f"Images of floats from 0 to 1 are multiplied by rescale_factor={rescale_factor} and become almost black. "
+                "Pass do_rescale=False for them."
+            )
+        elif do_rescale and high * rescale_factor > 1.01:
+            logger.warning_once(
+                f"Images have values above 255, which rescale_factor={rescale_factor} does not bring to the range from 0 to 1. "
+                "Pass rescale_factor=1 / 65535 for images of 16 bits."
+            )
+
+
+def _lay_on_white(image):
+    """(4, height, width) RGBA to (3, height, width) RGB. White is 255, or 1 for floats up to 1, or 65535 for 16 bits."""
+    white = 255
+    if image.dtype != torch.uint8:
+        high = image.max().item()
+        white = 1 if image.is_floating_point() and high <= 1 else 255 if high <= 255 else 65535
+    alpha = image[3:] / white
+    color = image[:3] * alpha + white * (1 - alpha)
+    return color if image.is_floating_point() else color.round().to(image.dtype)
+
+
+def _empty_views(num_views, channels, size, dtype, device):
+    """A buffer of shape (N, max(num_views), channels, size, size), uninitialised except for the views that an image does not
+    have, which are zero."""
+    shape = (len(num_views), max(num_views), channels, size, size)
     if device.type == "cpu":
         # numpy asks the kernel for huge pages. With small ones, the page faults would cost as much as the writing.
-        buffer = torch.from_numpy(np.empty(shape, np.float32))
+        buffer = torch.from_numpy(np.empty(shape, np.uint8 if dtype == torch.uint8 else np.float32))
     else:
-        buffer = torch.empty(shape, dtype=torch.float32, device=device)
+        buffer = torch.empty(shape, dtype=dtype, device=device)
     for views, count in zip(buffer, num_views):
         views[count:].zero_()
     return buffer

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
 from transformers.utils import can_return_tuple
 
-from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, get_content_box
+from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, RemoteCodeMixin, get_content_box
 
 # Inputs that `generate` passes to the first forward pass only.
 IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
@@ -572,7 +572,7 @@ class FilaMultiModalProjector(nn.Module):
         return self.linear_2(self.act(self.linear_1(image_features)))
 
 
-class FilaPreTrainedModel(PreTrainedModel):
+class FilaPreTrainedModel(PreTrainedModel, RemoteCodeMixin):
     """Base class: what transformers' tools need to know about FILA."""
 
     config_class = FilaConfig

@@ -9,8 +9,10 @@ import torch
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
+from .configuration_fila import RemoteCodeMixin, get_auto_map
 
-class FilaProcessor(ProcessorMixin):
+
+class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
     r"""Joins [`FilaImageProcessor`] and a tokenizer.
 
     In text, each `<image>` stands for one image and is expanded to as many image tokens as the image has visual tokens:
@@ -37,6 +39,10 @@ class FilaProcessor(ProcessorMixin):
                 "model's embeddings and set `image_token_id` in its config."
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+
+    def to_dict(self):
+        """`dict`: as of every processor, with its `auto_map` whether it has been saved or not."""
+        return {**super().to_dict(), "auto_map": get_auto_map(self)}
 
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if isinstance(images, (list, tuple)) and not _flatten(images):
@@ -71,8 +77,9 @@ class FilaProcessor(ProcessorMixin):
         for index, (expected, count) in enumerate(zip(placeholders, counts)):
             if expected != count:
                 raise ValueError(
-                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. Write one "
-                    "placeholder for each image; a chat template writes one for each image item."
+                    f"Sample {index} has {expected} {self.image_token} placeholders in its text, but {count} images. The total "
+                    f"number of {self.image_token} tokens in the prompts should be the same as the number of images passed. A "
+                    "chat template writes one for each image item."
                 )
 
     def replace_image_token(self, image_inputs, image_idx, **images_kwargs):
@@ -103,13 +110,13 @@ class SequenceTooLongError(ValueError):
 
 
 @dataclass
-class FilaDataCollator:
+class FilaDataCollator(RemoteCodeMixin):
     r"""Makes training batches of conversations. Only the turns of the assistant are learnt.
 
     Works with the stock `Trainer` (with `remove_unused_columns=False`). An example is a dict with
 
     - `messages`: a conversation; the content of a message is a string, or a list of `{"type": "text", "text": ...}` and
-      `{"type": "image"}` items. An image item may carry its image under `"image"`, `"url"` or `"path"`;
+      `{"type": "image"}` items. An image item may carry its image under `"image"`, `"url"`, `"path"` or `"base64"`;
     - `images` (optional): the images of the items that carry none, in order.
 
     Examples with several images, with one and with none may share a batch.
@@ -241,7 +248,7 @@ def _conversation_images(example, index):
         for item in content if isinstance(content, list) else []:
             if item["type"] != "image":
                 continue
-            carried = [item[key] for key in ("image", "url", "path") if item.get(key) is not None]
+            carried = [item[key] for key in ("image", "url", "path", "base64") if item.get(key) is not None]
             image = carried[0] if carried else next(given, None)
             num_missing += image is None
             images.append(image)

@@ -3,18 +3,20 @@
 """The decoder's tokenizer with `<image>`, and its chat template with images and marked answers."""
 
 import json
+import os
 import re
 
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.normalizers import Replace, Sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fila.common.arguments import UserError
 from fila.common.layout import ROOT
 
 IMAGE_TOKEN = "<image>"
-# The chat template writes a literal "<image>" in a message with a word joiner inside; the tokenizer's normalizer takes the
-# joiner out again after the special tokens have been found. So it is read as plain text, letter by letter.
-JOINED_IMAGE_TOKEN = "<\u2060image>"
+# The chat template writes a special token that stands in a message with a word joiner after its first character; the
+# tokenizer's normalizer takes the joiner out again after the special tokens have been found. So it is read as plain text.
+JOINER = "\u2060"
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<unk>")
 
 # Used where the decoder has no chat template of its own: the format of LLaVA-1.5.
@@ -33,10 +35,10 @@ PLAIN_CHAT_TEMPLATE = """\
 {{- "ASSISTANT:" -}}
 {%- endif -%}
 """
-# `escape` turns a literal "<image>" into text; `render` makes one string of a message's content.
+# `escape` turns special tokens into text; `render` makes one string of a message's content.
 CHAT_MACROS = """\
 {%- macro escape(text) -%}
-{{- (text or "") | replace("<image>", "<\\u2060image>") -}}
+{{- (text or "") ESCAPE -}}
 {%- endmacro -%}
 {%- macro render(content) -%}
 {%- if content is string or content is none -%}
@@ -69,7 +71,7 @@ CHAT_TEMPLATE_HEAD = """\
 {%- set content = "<\\u2060answer>" ~ content ~ "<\\u2060/answer>" -%}
 {%- endif -%}
 {%- endif -%}
-{%- set fila.messages = fila.messages + [dict(message, content=content)] -%}
+{%- set fila.messages = fila.messages + [dict(message, role=escape(message["role"]), content=content)] -%}
 {%- endfor -%}
 {%- set messages = fila.messages -%}
 {%- set rendered -%}
@@ -111,8 +113,38 @@ def load_tokenizer(part):
     return tokenizer
 
 
+def get_starts(special_tokens):
+    """`list[str]`: what each special token begins with, such as `<|` and `<image>`: two characters, or as many as those with
+    the same two share. `replace` finds only occurrences that do not overlap, so what can overlap itself is cut to two."""
+    groups = {}
+    for token in special_tokens:
+        groups.setdefault(token[:2], []).append(token)
+    starts = [os.path.commonprefix(group) for first_two, group in groups.items() if first_two[1:]]
+    return sorted(start[:2] if start[0] in start[1:] else start for start in starts)
+
+
+def make_chat_macros(special_tokens):
+    """`str`: the Jinja macros `escape` and `render` for a tokenizer with these special tokens."""
+    escape = ""
+    for start in get_starts(special_tokens):
+        joined = repr_jinja(start[0] + JOINER + start[1:]).replace(JOINER, "\\u2060")
+        escape += f" | replace({repr_jinja(start)}, {joined})" * (2 if start[0] == start[1] else 1)
+    return CHAT_MACROS.replace(" ESCAPE", escape)
+
+
+def make_normalizer(special_tokens):
+    """`tokenizers.normalizers.Replace`: undoes `escape`."""
+    starts = [tuple(map(re.escape, start[:2])) for start in get_starts(special_tokens)]
+    return Replace(Regex("|".join(f"(?<={first}){JOINER}(?={second})" for first, second in starts)), "")
+
+
+def get_special_tokens(tokenizer):
+    """`list[str]`: the tokens that text in a message must not become."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
 def add_image_token(source, max_length):
-    """A copy of a tokenizer that knows `<image>` and reads the chat template's escape of it as text.
+    """A copy of a tokenizer that knows `<image>` and reads what the chat template has escaped as text.
 
     A Llama-3 tokenizer gives one of its reserved tokens, so that no embedding is needed; any other gets a new token.
 
@@ -125,11 +157,10 @@ def add_image_token(source, max_length):
     """
     state = json.loads(source.backend_tokenizer.to_str())
     state["truncation"] = state["padding"] = None
-    normalizers = [{"type": "Replace", "pattern": {"String": JOINED_IMAGE_TOKEN}, "content": IMAGE_TOKEN}]
-    if state["normalizer"] != normalizers[0]:
-        if state["normalizer"] is not None:
-            normalizers.append(state["normalizer"])
-        state["normalizer"] = {"type": "Sequence", "normalizers": normalizers} if normalizers[1:] else normalizers[0]
+    for token in state["added_tokens"]:
+        token["normalized"] = (
+            token["normalized"] and not token["special"]
+        )  # else they are looked for after the normalizer
     contents = [token["content"] for token in state["added_tokens"]]
     reserved = next((text for text in contents if re.fullmatch(r"<\|reserved_special_token_\d+\|>", text)), None)
     if IMAGE_TOKEN not in contents and reserved is not None:
@@ -144,7 +175,7 @@ def add_image_token(source, max_length):
     }
     if "pad_token" not in special_tokens:
         special_tokens["pad_token"] = next((token for token in PAD_TOKENS if token in known), source.eos_token)
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         extra_special_tokens={"image_token": IMAGE_TOKEN},
         padding_side="left",
@@ -152,6 +183,12 @@ def add_image_token(source, max_length):
         model_max_length=min(source.model_max_length, max_length),
         **special_tokens,
     )
+    normalizer, backend = make_normalizer(get_special_tokens(tokenizer)), tokenizer.backend_tokenizer
+    if backend.normalizer is None:
+        backend.normalizer = normalizer
+    elif backend.normalizer.__getstate__() != normalizer.__getstate__():
+        backend.normalizer = Sequence([normalizer, backend.normalizer])
+    return tokenizer
 
 
 def make_chat_template(source, tokenizer):
@@ -172,7 +209,7 @@ def make_chat_template(source, tokenizer):
     template = source.chat_template or PLAIN_CHAT_TEMPLATE
     if isinstance(template, dict):
         template = template["default"]
-    if "<\\u2060image>" in template:  # FILA's own
+    if "\\u2060" in template:  # FILA's own
         return template
     user = {"role": "user", "content": " What is 2 + 2? \n"}
     chats = [
@@ -192,7 +229,9 @@ def make_chat_template(source, tokenizer):
     # Some templates strip what they are given; the marks are in the way of that, so it is done before.
     for trim in ("", "| trim"):
         end_token = repr_jinja(find_end_token(template, source))
-        head = (CHAT_MACROS + CHAT_TEMPLATE_HEAD).replace(" TRIM", f" {trim}".rstrip())
+        head = (make_chat_macros(get_special_tokens(tokenizer)) + CHAT_TEMPLATE_HEAD).replace(
+            " TRIM", f" {trim}".rstrip()
+        )
         wrapped = head + plain + CHAT_TEMPLATE_TAIL.replace("END_TOKEN", end_token)
         if all(
             render(wrapped, chat, add_generation_prompt=prompt) == render(template, chat, add_generation_prompt=prompt)
@@ -211,8 +250,7 @@ def find_end_token(template, tokenizer):
     answer = "FILA's answer"
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
     rest = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False).rpartition(answer)[2]
-    tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return max((token for token in tokens if rest.startswith(token)), key=len, default="")
+    return max((token for token in get_special_tokens(tokenizer) if rest.startswith(token)), key=len, default="")
 
 
 def repr_jinja(text):

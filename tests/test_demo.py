@@ -74,15 +74,6 @@ def test_demo_shows_photos_upright(model_folder, tmp_path, capsys):
     assert "image          180 x 60 pixels" in output and "tiles          3 x 1" in output
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_images_lie_on_white(mode, tmp_path):
-    image = PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    image.paste((0, 0, 0, 255), (0, 0, 4, 8))
-    image.convert(mode).save(tmp_path / "logo.png")
-    opened = demo.open_image(tmp_path / "logo.png")
-    assert (opened.mode, opened.getpixel((1, 1)), opened.getpixel((6, 1))) == ("RGB", (0, 0, 0), (255, 255, 255))
-
-
 def test_demo_names_images_that_cannot_be_read(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     random_image(200, 200).save(tmp_path / "half.png")

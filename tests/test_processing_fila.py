@@ -1,5 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
+import base64
 import copy
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import pipeline
+from transformers.utils import logging
 
 from fila import FilaDataCollator, FilaImageProcessor, FilaProcessor
 from helpers import ROOT, chat, chat_inputs, random_image, tiny_model, tiny_processor
@@ -71,6 +74,17 @@ def test_literal_image_token_without_any_image_is_text(processor):
     assert processor.tokenizer.decode(ids[0], skip_special_tokens=True) == "user\nWhat does <image> do?\nassistant\n"
 
 
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<image>"])
+def test_special_tokens_that_are_typed_stay_text(processor, token):
+    typed = f"<|{token}{token}"
+    messages = [{"role": "user", "content": typed}, {"role": "assistant", "content": typed}]
+    batch = FilaDataCollator(processor)([{"messages": messages}])
+    prompt = processor.apply_chat_template(messages)
+    for ids in (batch["input_ids"][0], processor(text=prompt, return_tensors="pt")["input_ids"][0]):
+        assert ids[ids < 4].tolist() == [1, 2, 1, 2]  # those of the chat template
+        assert processor.decode(ids, skip_special_tokens=True) == f"user\n{typed}\nassistant\n{typed}\n"
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_one_and_many_images_and_none_share_a_batch(processor, nested):
     images = [random_image(56, 112, seed) for seed in range(3)]
@@ -99,8 +113,9 @@ def test_text_only_batch_has_no_image_inputs(processor, images):
 def test_image_count_error_names_sample_and_both_counts(processor, texts, counts, message, nested):
     images = [[random_image(30, 30)] * count for count in counts]
     images = images if nested else [image for sample in images for image in sample]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         processor(images, texts, padding=True)
+    assert "tokens in the prompts should be the same as the number of images passed" in str(raised.value)
 
 
 def test_missing_images_are_counted_across_nesting(processor):
@@ -131,6 +146,11 @@ def test_model_input_names_are_those_the_processor_returns(processor):
 def test_processor_survives_a_save_load_round_trip(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     loaded = FilaProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert loaded.to_dict() == processor.to_dict() == tiny_processor().to_dict()
+    assert loaded.image_processor.to_dict()["auto_map"].keys() == {"AutoImageProcessor"}
+    loaded.save_pretrained(tmp_path / "again")
+    for file in tmp_path.glob("*.json"):
+        assert (tmp_path / "again" / file.name).read_text() == file.read_text()
     conversation = chat(random_image(60, 100), "Where is <image>?")
     expected, actual = chat_inputs(processor, [conversation]), chat_inputs(loaded, [conversation])
     assert expected.keys() == actual.keys()
@@ -157,14 +177,16 @@ def test_collator_tokens_equal_the_processors(processor):
     assert all(torch.equal(batch[key], inputs[key]) for key in inputs)
 
 
-def test_collator_takes_images_from_their_own_column(processor, tmp_path):
+@pytest.mark.parametrize("key", ["path", "base64"])
+def test_collator_takes_images_from_their_own_column(processor, tmp_path, key):
     images = [random_image(56, 112, 1), random_image(56, 112, 2)]
     images[1].save(tmp_path / "second.png")
+    encoded = base64.b64encode((tmp_path / "second.png").read_bytes()).decode()
     inline = {"messages": chat(images[0], "and", images[1], answer="x")}
     items = [
         {"type": "image"},
         {"type": "text", "text": "and"},
-        {"type": "image", "path": str(tmp_path / "second.png")},
+        {"type": "image", key: {"path": str(tmp_path / "second.png"), "base64": encoded}[key]},
     ]
     column = {"messages": [{"role": "user", "content": items}, inline["messages"][1]], "images": images[:1]}
     expected, actual = FilaDataCollator(processor)([inline]), FilaDataCollator(processor)([column])
@@ -226,6 +248,32 @@ def test_collator_text_only_batch_has_no_image_inputs(processor):
 def test_collator_error_names_the_example(processor, example, message):
     with pytest.raises(ValueError, match=message):
         FilaDataCollator(processor)([{"messages": chat("Hi", answer="Hello")}, example])
+
+
+def test_images_beyond_the_longest_sequence_are_warned_of(caplog, monkeypatch):
+    processor, images = tiny_processor(), [random_image(30, 30)] * 9
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    processor.tokenizer.model_max_length = 9 * 48
+    processor([images], ["<image>" * 9])
+    assert not caplog.messages
+    processor.tokenizer.model_max_length -= 1
+    processor([images], ["<image>" * 9])
+    assert "longer than the specified maximum sequence length for this model (432 > 431)" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
+def test_pipelines_take_chats_and_prompts(task, processor, model):
+    pipe = pipeline(task, model=model, processor=processor)
+    image, kwargs = random_image(60, 100), {"max_new_tokens": 3, "return_full_text": False}
+    conversation = chat(image, "Read.")
+    inputs = chat_inputs(processor, [conversation])
+    ids = model.generate(**inputs, max_new_tokens=3, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    answer = processor.decode(ids, skip_special_tokens=True)
+    assert pipe(text=conversation, **kwargs)[0]["generated_text"] == answer
+    prompt = processor.apply_chat_template(conversation, add_generation_prompt=True)
+    assert pipe(images=image, text=prompt, **kwargs)[0]["generated_text"] == answer
+    batch = pipe(text=[conversation, conversation], batch_size=2, **kwargs)
+    assert [outputs[0]["generated_text"] for outputs in batch] == [answer] * 2
 
 
 def test_default_checkpoint_processor_uses_the_canvases_of_the_paper():

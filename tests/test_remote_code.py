@@ -71,6 +71,44 @@ assert torch.equal(load(checkout)[-1], expected)  # the clone itself is a model 
 """
 )
 
+SEND = """
+import sys
+import multiprocess
+from datasets import Dataset
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoProcessor
+
+def make_encode(objects, image):
+    def encode(row, **given):
+        for name, value in given.items():  # those of fn_kwargs, and those of this closure
+            assert type(value) is type(objects[name]), name
+        inputs = objects["processor"](image, row["text"])
+        answered = [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "Yes."}]
+        batch = given["collator"]([{"messages": answered, "images": [image]}])
+        assert batch["pixel_values"][0].equal(inputs["pixel_values"][0])
+        return {"ids": inputs["input_ids"][0], "modules": [type(value).__module__ for value in given.values()]}
+    return encode
+
+remote = {"trust_remote_code": True}
+processor = AutoProcessor.from_pretrained(sys.argv[1], **remote)
+model = AutoModel.from_pretrained(sys.argv[1], **remote)
+objects = {
+    "processor": processor,
+    "image_processor": AutoImageProcessor.from_pretrained(sys.argv[1], **remote),
+    "collator": sys.modules[type(processor).__module__].FilaDataCollator(processor),
+    "config": model.config,
+    "model": model,
+}
+encode = make_encode(objects, Image.new("RGB", (100, 200)))
+rows = Dataset.from_dict({"text": ["<image>a", "<image>b"]})
+expected = [encode(row, **objects) for row in rows]
+assert all(name.startswith("transformers_modules.") for name in expected[0]["modules"])
+for method, num_proc in (("fork", 2), ("spawn", 1)):
+    multiprocess.set_start_method(method, force=True)
+    encoded = rows.map(encode, fn_kwargs=objects, num_proc=num_proc, load_from_cache_file=False)
+    assert encoded.remove_columns("text").to_list() == expected
+"""
+
 
 def run_elsewhere(code, tmp_path, *arguments):
     """Runs code in a fresh process with its own module cache, outside the checkout."""
@@ -96,10 +134,16 @@ def test_hub_files_alone_load_save_and_load_again_from_elsewhere_as_the_checkout
     run_elsewhere(LOAD_AND_COMPARE, tmp_path, saved, ROOT)
 
 
+@pytest.mark.slow
+def test_all_that_remote_code_makes_can_be_sent_to_other_processes(tmp_path):
+    run_elsewhere(SEND, tmp_path, ROOT)
+
+
 @pytest.mark.parametrize("name", REMOTE_CODE_FILES)
 def test_hub_file_depends_on_nothing_optional(name):
     """Remote code must load wherever its few requirements are installed: imports in functions count too."""
     required = {"transformers", "torch", "torchvision", "timm", "PIL", "numpy"} | set(sys.stdlib_module_names)
+    required |= {"huggingface_hub", "httpx"}  # which transformers opens URLs with
     for node in ast.walk(ast.parse((ROOT / name).read_text())):
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= required

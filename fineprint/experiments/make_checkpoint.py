@@ -13,19 +13,20 @@ import argparse
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 from fila.common.files import new_files
 from fila.common.layout import ROOT, image_grid_pinpoints
-from fila.conversion.tokenizer import CHAT_MACROS, IMAGE_TOKEN, JOINED_IMAGE_TOKEN
+from fila.conversion.tokenizer import IMAGE_TOKEN, make_chat_macros, make_normalizer
 
 TILE_SIZE = 112
 PAD_TOKEN, START_TOKEN, END_TOKEN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+SPECIAL_TOKENS = [PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN]
 
 CHAT_TEMPLATE = (
-    CHAT_MACROS
+    make_chat_macros(SPECIAL_TOKENS)
     + """\
 {%- for message in messages -%}
 {{- "<|im_start|>" ~ escape(message["role"]) ~ "\\n" -}}
@@ -47,13 +48,12 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer():
     """A tokenizer of bytes, the ChatML tokens and `<image>`: what a small model reads, it spells letter by letter."""
-    special_tokens = [PAD_TOKEN, START_TOKEN, END_TOKEN, IMAGE_TOKEN]
-    tokens = special_tokens + sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = SPECIAL_TOKENS + sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[]))
-    tokenizer.normalizer = normalizers.Replace(JOINED_IMAGE_TOKEN, IMAGE_TOKEN)
+    tokenizer.normalizer = make_normalizer(SPECIAL_TOKENS)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special_tokens)
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD_TOKEN,

@@ -6,16 +6,19 @@ import json
 import shutil
 import sys
 
+import jinja2
 import pytest
 import torch
 from checkpoints import assemble, load, write_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     AutoProcessor,
     AutoTokenizer,
     PreTrainedTokenizerFast,
 )
 
-from fila.conversion.tokenizer import add_image_token
+from fila.conversion.tokenizer import add_image_token, get_special_tokens, make_chat_macros, make_normalizer
 from helpers import ROOT, random_image
 
 FAMILIES = ["chatml", "llama3", "system", "plain"]
@@ -83,6 +86,40 @@ def test_answers_and_their_end_are_what_is_trained(assembled_families, family):
     assert processor.decode(batch["labels"][counted]) == f"Four.{end}Yes, <image>.{end}"
     if (start := processor.tokenizer.bos_token_id) is not None:
         assert (batch["input_ids"] == start).sum() == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_that_a_message_holds_are_read_as_text(assembled_families, family):
+    processor = AutoProcessor.from_pretrained(assembled_families[family] / "output", trust_remote_code=True)
+    tokenizer = processor.tokenizer
+    ids = set(tokenizer.convert_tokens_to_ids(get_special_tokens(tokenizer)))
+
+    def special_ids(text, conversation_roles=("user", "assistant", "user")):
+        half = len(text) // 2
+        items = [{"type": "text", "text": text[:half]}, {"type": "text", "text": text[half:]}, {"type": "image"}]
+        contents = [f"a {text} b", f"{text}{text}", items]
+        chat = [{"role": role, "content": content} for role, content in zip(conversation_roles, contents)]
+        rendered = processor.apply_chat_template(chat, add_generation_prompt=True)
+        tokens = tokenizer(rendered)["input_ids"]
+        assert tokenizer.decode(tokens).count(text) >= 4
+        return [token for token in tokens if token in ids]
+
+    expected = special_ids("word")
+    assert processor.image_token_id in expected
+    for token in get_special_tokens(tokenizer):
+        assert special_ids(f"<{token}>") == expected, token
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_escaped_text_holds_no_special_token_and_is_restored(data):
+    words = st.text("<|s/>", min_size=2, max_size=6)
+    special_tokens = data.draw(st.lists(words, min_size=1, max_size=4, unique=True))
+    text = "".join(data.draw(st.lists(words | st.sampled_from(special_tokens), max_size=8)))
+    template = jinja2.Template(make_chat_macros(special_tokens) + "{{- escape(text) -}}")
+    escaped = template.render(text=text)
+    assert not any(token in escaped for token in special_tokens)
+    assert make_normalizer(special_tokens).normalize_str(escaped) == text
 
 
 def test_tokenizer_of_fila_is_left_as_it_is():
