@@ -193,6 +193,11 @@ class FilaConfig(PreTrainedConfig):
             convnext_kwargs = dict(self.convnext_config or {})
             convnext_kwargs.pop("model_type", None)
             self.convnext_config = FilaConvNextConfig(**convnext_kwargs)
+        if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
+            raise ValueError(
+                "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
+                f"{type(self.convnext_config).__name__}."
+            )
         self.text_config = _sub_config(
             "text_config",
             self.text_config,
@@ -237,11 +242,6 @@ class FilaConfig(PreTrainedConfig):
         self._check_text_fields()
 
     def _check_vision_fields(self):
-        if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
-            raise ValueError(
-                "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
-                f"{type(self.convnext_config).__name__}."
-            )
         self.convnext_config.validate()
         vision_config = self.vision_config
         if vision_config.model_type != "clip_vision_model":

