@@ -17,11 +17,13 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer, CLIPVisionEmbeddings
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, get_content_box
+
+logger = logging.get_logger(__name__)
 
 # Inputs that `generate` passes to the first forward pass only.
 IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
@@ -134,9 +136,12 @@ def _count_missing_calls(module, num_calls, device):
 
 
 def _to_pairs(values):
-    """(N, 2) integers as a list of tuples. Such a list passes as it is, so that a tensor on a device is read only once."""
-    if isinstance(values, list) and all(isinstance(pair, tuple) for pair in values):
-        return values
+    """(N, 2) integers as a list of tuples. Pairs of Python integers make no tensor: a tensor on a device is read only once, and
+    an exported graph has them as constants."""
+    if isinstance(values, (list, tuple)):
+        pairs = [tuple(pair) if isinstance(pair, (list, tuple)) else pair for pair in values]
+        if all(isinstance(pair, tuple) and list(map(type, pair)) == [int, int] for pair in pairs):
+            return pairs
     values = torch.as_tensor(values)
     if values.ndim != 2 or values.shape[1] != 2 or values.is_floating_point():
         raise ValueError(
@@ -1008,6 +1013,11 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         hidden_states = outputs.last_hidden_state
         vocab_size = self.config.text_config.vocab_size
         loss = logits = None
+        if labels is None and kwargs.get("num_items_in_batch") is not None:
+            logger.warning_once(
+                "The Trainer kept the labels to itself. Its label_smoothing_factor does not shift labels for FILA, so that the "
+                "model learns to repeat its input: set it to 0, or pass a compute_loss_func, which has to shift them."
+            )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         if skip_logits and labels is not None:

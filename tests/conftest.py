@@ -34,3 +34,10 @@ def training_batch(processor):
         {"messages": chat(random_image(112, 112, 2), "and", random_image(100, 90, 3), answer="A, then B.")},
     ]
     return FilaDataCollator(processor)(examples)
+
+
+def pytest_configure(config):
+    """Knows the markers that transformers' common tests have (test_transformers_common.py)."""
+    names = ["accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "generate"]
+    for name in [*names, "torch_compile_test", "torch_export_test"]:
+        config.addinivalue_line("markers", f"{name}: of transformers")

@@ -80,6 +80,11 @@ def tiny_processor(**overrides):
     return FilaProcessor(tiny_image_processor(**overrides), tokenizer, chat_template=chat_template)
 
 
+def default_processor():
+    """The processor of the default checkpoint."""
+    return FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
+
+
 def random_image(height, width, seed=0):
     """A PIL image of smooth noise."""
     rng = np.random.default_rng(seed)

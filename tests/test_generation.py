@@ -131,21 +131,6 @@ def test_cache_continues_under_its_old_and_its_new_name(batch, name):
     torch.testing.assert_close(output.logits, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.slow
-def test_one_decoding_step_compiles_without_graph_breaks(batch):
-    model = tiny_model()
-    with torch.no_grad():
-        prefill = model(**batch, use_cache=True)
-        token = prefill.logits[:, -1:].argmax(dim=-1)
-        mask = nn.functional.pad(batch["attention_mask"], (0, 1), value=1)
-        step = {"input_ids": token, "attention_mask": mask, "position_ids": mask.sum(dim=-1, keepdim=True) - 1}
-        compiled = torch.compile(model.forward, backend="aot_eager", fullgraph=True)
-        cache, same_cache = (cache_of(output) for output in (prefill, model(**batch, use_cache=True)))
-        actual = compiled(**step, past_key_values=cache).logits
-        expected = model(**step, past_key_values=same_cache).logits
-    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
-
-
 def test_logits_to_keep_are_the_last_ones(batch):
     model = tiny_model()
     with torch.no_grad():

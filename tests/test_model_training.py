@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradients, frozen parts, checkpointing, the loss and the stock `Trainer`."""
 
+import logging
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LabelSmoother
 
 from fila import FilaDataCollator
 from helpers import (
@@ -309,6 +311,44 @@ def test_lora_on_the_text_model_trains_and_merges(training_batch):
     with torch.no_grad():
         expected = lora(**inputs).logits
         torch.testing.assert_close(lora.merge_and_unload()(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def smoothed_loss(logits, labels, epsilon):
+    """Each token predicts the next one; the other tokens of the vocabulary share `epsilon`."""
+    losses = []
+    for row, row_labels in zip(logits.log_softmax(dim=-1), labels):
+        for position, label in enumerate(row_labels[1:].tolist()):
+            if label != -100:
+                losses.append(-(1 - epsilon) * row[position, label] - epsilon * row[position].mean())
+    return torch.stack(losses).mean()
+
+
+def test_label_smoothing_shifts_labels_in_a_loss_function_and_warns_in_the_stock_trainer(
+    training_batch, tmp_path, caplog
+):
+    model = tiny_model()
+    expected = smoothed_loss(model(**training_batch).logits, training_batch["labels"], 0.1).item()
+    options = {"max_steps": 1, "report_to": "none", "save_strategy": "no", "use_cpu": True, "disable_tqdm": True}
+    options |= {"per_device_train_batch_size": 3, "remove_unused_columns": False, "learning_rate": 0.0}
+
+    def train(compute_loss_func=None, **kwargs):
+        arguments = TrainingArguments(tmp_path, **options, **kwargs)
+        dataset, collator = [0] * 3, lambda _: dict(training_batch)
+        trainer = Trainer(
+            model, arguments, data_collator=collator, train_dataset=dataset, compute_loss_func=compute_loss_func
+        )
+        return trainer.train().training_loss
+
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        train(label_smoothing_factor=0.1)
+        # As in docs/training.md.
+        loss = train(lambda outputs, labels, **kwargs: LabelSmoother(0.1)(outputs, labels, shift_labels=True))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert "label_smoothing_factor does not shift labels for FILA" in caplog.text
 
 
 @pytest.mark.slow
