@@ -15,10 +15,10 @@ pytestmark = pytest.mark.slow
 
 
 def exported_module():
-    """The class of docs/design.md that exports images of one size."""
+    """The class of docs/deployment.md that exports images of one size."""
     snippet = next(
         code
-        for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "design.md").read_text(), flags=re.DOTALL)
+        for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text(), flags=re.DOTALL)
         if "torch.export" in code
     )
     names = {}

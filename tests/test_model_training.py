@@ -343,7 +343,7 @@ def test_label_smoothing_shifts_labels_in_a_loss_function_and_warns_in_the_stock
     logger.addHandler(caplog.handler)
     try:
         train(label_smoothing_factor=0.1)
-        # As in docs/training.md.
+        # As docs/training.md says.
         loss = train(lambda outputs, labels, **kwargs: LabelSmoother(0.1)(outputs, labels, shift_labels=True))
     finally:
         logger.removeHandler(caplog.handler)

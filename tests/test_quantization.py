@@ -32,7 +32,7 @@ def quantized_layers(model):
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and not (type(module) is nn.Linear and type(module.weight.data) is torch.Tensor)
+        and ("bitsandbytes" in type(module).__module__ or type(module.weight.data) is not torch.Tensor)
     }
 
 
