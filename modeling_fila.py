@@ -70,7 +70,8 @@ class FilaCausalLMOutputWithPast(FilaImageOutputs, CausalLMOutputWithPast):
 
 
 def _is_empty(cache):
-    return cache is None or cache.get_seq_length() == 0
+    """Whether nothing is cached. The cache of continuous batching, which is of several texts, does not say."""
+    return cache is None or (hasattr(cache, "get_seq_length") and cache.get_seq_length() == 0)
 
 
 def _spares_vision(quantization_config):
@@ -1043,6 +1044,20 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_outputs=outputs.image_outputs,
         )
+
+    def generate_batch(self, inputs, *args, **kwargs):
+        """Continuous batching, which takes texts alone.
+
+        Raises:
+            ValueError: a prompt with image tokens.
+        """
+        for index, prompt in enumerate(inputs):
+            if self.config.image_token_id in prompt:
+                raise ValueError(
+                    f"Prompt {index} has image tokens, but continuous batching takes lists of token ids and no images. Use "
+                    "`generate` for prompts with images."
+                )
+        return super().generate_batch(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids, inputs_embeds=None, is_first_iteration=False, use_cache=True, **kwargs

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from helpers import (
     CACHE,
@@ -151,3 +152,17 @@ def test_generation_warns_beyond_the_positions_of_the_decoder(batch, caplog):
             assert ("exceeded the model's predefined maximum length" in caplog.text) is warns
     finally:
         logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.slow
+def test_continuous_batching_answers_texts_as_single_calls_do_and_refuses_images(processor, batch):
+    model = tiny_model()
+    prompts = processor(text=["Short.", "A longer prompt.", "Another one, still longer."])["input_ids"]
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": -1}
+    outputs = model.generate_batch(prompts, generation_config=GenerationConfig(**options))
+    answers = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}
+    for prompt in prompts:
+        expected = model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :]
+        assert answers[tuple(prompt)] == expected.tolist()
+    with pytest.raises(ValueError, match="Prompt 0 has image tokens.*no images"):
+        model.generate_batch(batch["input_ids"].tolist())
