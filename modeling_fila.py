@@ -683,11 +683,8 @@ def _build_fusion(config, feature_info):
     width, last = config.vision_config.hidden_size, (config.fusion_align, config.vision_config.layer_norm_eps)
     if config.fusion_type == "cvfm":
         return [FilaCVFM(width, *stage, *last) for stage in zip(channels, cells)]
-    return [
-        (FilaChannelConcat if config.fusion_type == "channel_concat" else FilaPatchInfoMining)(
-            width, channels, cells, *last
-        )
-    ]
+    fusion_class = FilaChannelConcat if config.fusion_type == "channel_concat" else FilaPatchInfoMining
+    return [fusion_class(width, channels, cells, *last)]
 
 
 class FilaMultiModalProjector(nn.Module):

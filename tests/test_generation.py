@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from helpers import (
     CACHE,
@@ -159,7 +159,11 @@ def test_continuous_batching_answers_texts_as_single_calls_do_and_refuses_images
     model = tiny_model()
     prompts = processor(text=["Short.", "A longer prompt.", "Another one, still longer."])["input_ids"]
     options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": -1}
-    outputs = model.generate_batch(prompts, generation_config=GenerationConfig(**options))
+    # By default it takes most of the memory that is free.
+    batching = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64)
+    outputs = model.generate_batch(
+        prompts, generation_config=GenerationConfig(**options), continuous_batching_config=batching
+    )
     answers = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}
     for prompt in prompts:
         expected = model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :]

@@ -59,7 +59,12 @@ def test_quantized_model_answers_and_keeps_its_vision_after_a_round_trip(tmp_pat
     model.save_pretrained(tmp_path)
     loaded = load(tmp_path, dtype=dtype)
     assert quantized_layers(loaded) == layers
-    assert torch.equal(loaded.generate(**inputs, max_new_tokens=5, do_sample=False), answer)
+    assert loaded.generate(**inputs, max_new_tokens=5, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+    with torch.no_grad():
+        before, after, full = (kind(**inputs).logits.float() for kind in (model, loaded, original))
+    # On CPUs, bitsandbytes packs its 4-bit weights anew when they are first used.
+    assert (after - before).norm() < 0.02 * before.norm()
+    assert (before - full).norm() < (0.3 if method == "4bit" else 0.05) * full.norm()
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ class FilaModelTester:
         return self.get_config(), {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **inputs}
 
 
-class WithExceptions(unittest.TestCase):
+class WithExceptions:
     def setUp(self):
         for name, reason in EXCEPTIONS.items():
             if self._testMethodName.startswith(name):
@@ -107,7 +107,7 @@ class WithExceptions(unittest.TestCase):
         super().setUp()
 
 
-class TestFilaModel(ModelTesterMixin, GenerationTesterMixin, WithExceptions):
+class TestFilaModel(WithExceptions, ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
     all_model_classes = (FilaModel, FilaForConditionalGeneration)
     additional_model_inputs = tuple(image_inputs(dict.fromkeys(FilaImageProcessor.model_input_names)))
     _is_composite = True
@@ -129,7 +129,7 @@ class TestFilaModel(ModelTesterMixin, GenerationTesterMixin, WithExceptions):
         self.model_tester = FilaModelTester()
 
 
-class TestFilaProcessor(ProcessorTesterMixin, WithExceptions):
+class TestFilaProcessor(WithExceptions, ProcessorTesterMixin, unittest.TestCase):
     processor_class = FilaProcessor
     images_unstructured_max_length = 200
 
@@ -179,7 +179,7 @@ class FilaImageProcessorTester:
         return module.prepare_image_inputs(self.batch_size, min_resolution=30, max_resolution=80, **options)
 
 
-class TestFilaImageProcessor(ImageProcessingTestMixin, WithExceptions):
+class TestFilaImageProcessor(WithExceptions, ImageProcessingTestMixin, unittest.TestCase):
     image_processor_tester_class = FilaImageProcessorTester
     image_processing_classes = FilaImageProcessorTester.image_processing_classes
 
