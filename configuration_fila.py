@@ -112,6 +112,12 @@ class FilaConvNextConfig(PreTrainedConfig, RemoteCodeMixin):
     def __post_init__(self, **kwargs):
         _reject_misspelt_fields(self, kwargs)
         self.model_args = dict(self.model_args or {})
+        super().__post_init__(**kwargs)
+        self.validate()
+
+    def validate(self):
+        """Checks all fields; see [`FilaConfig.validate`]."""
+        super().validate()
         reserved = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"} & set(self.model_args)
         if reserved:
             raise ValueError(
@@ -130,7 +136,6 @@ class FilaConvNextConfig(PreTrainedConfig, RemoteCodeMixin):
                     + (f"Did you mean {' or '.join(close)}? " if close else "")
                     + "`timm.list_models(module='convnext')` lists the allowed names."
                 )
-        super().__post_init__(**kwargs)
 
 
 class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
@@ -177,7 +182,7 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
     """
 
     model_type = "fila"
-    keys_to_ignore_at_inference = ["past_key_values", "cache", "image_hidden_states"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "image_outputs"]
     sub_configs = {"vision_config": AutoConfig, "convnext_config": FilaConvNextConfig, "text_config": AutoConfig}
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -211,6 +216,11 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
             convnext_kwargs = dict(self.convnext_config or {})
             convnext_kwargs.pop("model_type", None)
             self.convnext_config = FilaConvNextConfig(**convnext_kwargs)
+        if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
+            raise ValueError(
+                "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
+                f"{type(self.convnext_config).__name__}."
+            )
         self.text_config = _sub_config(
             "text_config",
             self.text_config,
@@ -231,24 +241,31 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
         )
         if self.tie_word_embeddings is None:
             self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        self._check_vision_fields()
-        self._check_text_fields()
         # Which class each Auto class loads. `AutoModel` loads the generative model too, because users of remote code call
         # `AutoModel` and expect `generate`. `save_pretrained` writes this to config.json.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_fila.FilaConfig",
             "AutoModel": "modeling_fila.FilaForConditionalGeneration",
             "AutoModelForImageTextToText": "modeling_fila.FilaForConditionalGeneration",
+            "AutoModelForMultimodalLM": "modeling_fila.FilaForConditionalGeneration",
             **(kwargs.get("auto_map") or {}),
         }
         super().__post_init__(**kwargs)
+        self.validate()
+
+    def validate(self):
+        """Checks all fields: when the configuration is made or saved, and when a model is built from it, because
+        `from_pretrained` sets fields later.
+
+        Raises:
+            ValueError: an invalid field; the message names it, its value and what is allowed.
+        """
+        super().validate()
+        self._check_vision_fields()
+        self._check_text_fields()
 
     def _check_vision_fields(self):
-        if getattr(self.convnext_config, "model_type", None) != FilaConvNextConfig.model_type:
-            raise ValueError(
-                "FilaConfig.convnext_config must be a FilaConvNextConfig, a dict of its fields or None, got "
-                f"{type(self.convnext_config).__name__}."
-            )
+        self.convnext_config.validate()
         vision_config = self.vision_config
         if vision_config.model_type != "clip_vision_model":
             raise ValueError(
@@ -313,6 +330,11 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
                 f"FilaConfig.image_token_id={self.image_token_id!r} is not in the vocabulary of text_config, whose vocab_size "
                 f"is {self.text_config.vocab_size}. Use the id of the tokenizer's image token."
             )
+
+    @property
+    def max_position_embeddings(self):
+        """`int`: the longest text that the decoder was made for; `generate` warns beyond it."""
+        return getattr(self.text_config, "max_position_embeddings", None)
 
     @property
     def num_vision_layers(self):

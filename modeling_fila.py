@@ -16,10 +16,14 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionEmbeddings
-from transformers.utils import can_return_tuple
+from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer, CLIPVisionEmbeddings
+from transformers.utils import can_return_tuple, logging
+from transformers.utils.deprecation import deprecate_kwarg
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_fila import CONVNEXT_STRIDE, FilaConfig, RemoteCodeMixin, get_content_box
+
+logger = logging.get_logger(__name__)
 
 # Inputs that `generate` passes to the first forward pass only.
 IMAGE_INPUTS = ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids", "mm_encoder_outputs")
@@ -30,28 +34,61 @@ CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else 
 CELLS_PER_TOKEN = 4
 
 
+class FilaImageOutputs:
+    """What both outputs have in common, as in transformers' `MultimodalModelOutput` (since 5.24)."""
+
+    @property
+    def image_hidden_states(self):
+        """`tuple[torch.Tensor]`, *optional*: `image_outputs.pooler_output`, under the name that it had before 5.24."""
+        return None if self.image_outputs is None else self.image_outputs.pooler_output
+
+    def to_tuple(self):
+        return tuple(self[key].to_tuple() if key == "image_outputs" else self[key] for key in self.keys())
+
+
 @dataclass
-class FilaModelOutputWithPast(BaseModelOutputWithPast):
+class FilaModelOutputWithPast(FilaImageOutputs, BaseModelOutputWithPast):
     """Output of [`FilaModel`].
 
     Args:
-        image_hidden_states (`tuple[torch.Tensor]`, *optional*): the projected visual tokens of each image, each of shape
-            (number of tokens, hidden size of the text model).
+        image_outputs ([`BaseModelOutputWithPooling`], *optional*): what [`~FilaModel.get_image_features`] returns. Its
+            `pooler_output` has the visual tokens of each image, of shape (number of tokens, hidden size of the text model).
     """
 
-    image_hidden_states: tuple[torch.Tensor] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
 
 
 @dataclass
-class FilaCausalLMOutputWithPast(CausalLMOutputWithPast):
+class FilaCausalLMOutputWithPast(FilaImageOutputs, CausalLMOutputWithPast):
     """Output of [`FilaForConditionalGeneration`]: what every causal model of transformers returns, and the images.
 
     Args:
-        image_hidden_states (`tuple[torch.Tensor]`, *optional*): the projected visual tokens of each image, each of shape
-            (number of tokens, hidden size of the text model).
+        image_outputs ([`BaseModelOutputWithPooling`], *optional*): as in [`FilaModelOutputWithPast`].
     """
 
-    image_hidden_states: tuple[torch.Tensor] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+
+
+def _is_empty(cache):
+    """Whether nothing is cached. The cache of continuous batching, which is of several texts, does not say."""
+    return cache is None or (hasattr(cache, "get_seq_length") and cache.get_seq_length() == 0)
+
+
+def _spares_vision(quantization_config):
+    """Whether a quantizer is to leave vision tower and projector alone. It is unless its list of modules to skip names none of
+    the two: such a list is taken literally."""
+    if quantization_config is None:
+        return False
+    skipped = [getattr(quantization_config, key, None) for key in ("llm_int8_skip_modules", "modules_to_not_convert")]
+    names = [name for names in skipped for name in names or []]
+    return not names or any(name.endswith(("vision_tower", "multi_modal_projector")) for name in names)
+
+
+def _accept_past_key_values(forward):
+    """Decorates a `forward` with transformers' own warning, where the argument has its new name."""
+    if CACHE == "past_key_values":
+        return forward
+    return deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
 
 
 def _is_trainable(module):
@@ -100,9 +137,12 @@ def _count_missing_calls(module, num_calls, device):
 
 
 def _to_pairs(values):
-    """(N, 2) integers as a list of tuples. Such a list passes as it is, so that a tensor on a device is read only once."""
-    if isinstance(values, list) and all(isinstance(pair, tuple) for pair in values):
-        return values
+    """(N, 2) integers as a list of tuples. Pairs of Python integers make no tensor: a tensor on a device is read only once, and
+    an exported graph has them as constants."""
+    if isinstance(values, (list, tuple)):
+        pairs = [tuple(pair) if isinstance(pair, (list, tuple)) else pair for pair in values]
+        if all(isinstance(pair, tuple) and list(map(type, pair)) == [int, int] for pair in pairs):
+            return pairs
     values = torch.as_tensor(values)
     if values.ndim != 2 or values.shape[1] != 2 or values.is_floating_point():
         raise ValueError(
@@ -299,9 +339,55 @@ class FilaPatchInfoMining(nn.Module):
         return torch.cat([class_token, patches + self.out_proj(mined.squeeze(2))], dim=1)
 
 
+class FilaPreTrainedModel(PreTrainedModel, RemoteCodeMixin):
+    """Base class: what transformers' tools need to know about FILA."""
+
+    config_class = FilaConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = [
+        "CLIPVisionEmbeddings",
+        "CLIPEncoderLayer",
+        "ConvNeXtStage",
+        "FilaStageAlign",
+        "FilaCVFM",
+        "FilaChannelConcat",
+        "FilaPatchInfoMining",
+    ]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def post_init(self):
+        super().post_init()
+        # FSDP shards each of these as a unit, and rejects names of classes that the model does not contain.
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+        if _spares_vision(getattr(self.config, "quantization_config", None)):
+            # Quantizers leave these modules alone, whatever else they are told to skip.
+            self._keep_in_fp32_modules |= {
+                name
+                for name, module in self.named_modules()
+                if name and isinstance(module, (FilaVisionModel, FilaMultiModalProjector))
+            }
+
+    def _set_gradient_checkpointing(self, enable=True, *args, **kwargs):
+        """Called by transformers to switch checkpointing on or off. Adds timm's switch, as transformers' `TimmWrapperModel`
+        does."""
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, timm.models.ConvNeXt):
+                module.set_grad_checkpointing(enable)  # block by block
+        self.train(self.training)  # the modes of frozen layers depend on it
+
+
 class FilaVisionTransformer(CLIPPreTrainedModel):
     """The layers of a CLIP vision tower up to the one whose output FILA uses. Their parameter names are FILA's own, because
-    those of transformers have changed. [`FilaHybridEncoder`] runs the layers, because it fuses between them."""
+    those of transformers have changed. [`FilaVisionModel`] runs the layers, because it fuses between them."""
 
     config_class = CLIPVisionConfig
     main_input_name = "pixel_values"
@@ -315,28 +401,52 @@ class FilaVisionTransformer(CLIPPreTrainedModel):
         self.post_init()
 
 
-class FilaHybridEncoder(nn.Module):
-    """The ViT, the ConvNeXt and their fusion: views in, visual tokens of ViT width out."""
+class FilaVisionModel(FilaPreTrainedModel):
+    """The hybrid encoder: ViT, ConvNeXt and their fusion. Views in, visual tokens of ViT width out.
+
+    Args:
+        config ([`FilaConfig`]): the whole configuration. `self.config` is its `vision_config`, which holds the attention
+            implementation; the whole is `self.fila_config`.
+    """
+
+    config_class = CLIPVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _can_record_outputs = {"attentions": CLIPAttention}  # hidden states are recorded after fusion, in `forward`
 
     def __init__(self, config):
-        super().__init__()
-        self.config = config
         vision_config = config.vision_config
+        super().__init__(vision_config)
+        self.fila_config = config
         self.vit = FilaVisionTransformer(vision_config, config.num_vision_layers)
         self.convnext = None if config.fusion_type == "none" else _build_convnext(config.convnext_config)
-        self.fusion = nn.ModuleList()
-        if self.convnext is None:
-            return
-        stage_channels = [stage["num_chs"] for stage in self.convnext.feature_info]
-        stage_cells = [CONVNEXT_STRIDE // stage["reduction"] for stage in self.convnext.feature_info]
-        width, eps = vision_config.hidden_size, vision_config.layer_norm_eps
-        if config.fusion_type == "cvfm":
-            for channels, cells in zip(stage_channels, stage_cells):
-                self.fusion.append(FilaCVFM(width, channels, cells, config.fusion_align, eps))
-        elif config.fusion_type == "channel_concat":
-            self.fusion.append(FilaChannelConcat(width, stage_channels, stage_cells, config.fusion_align, eps))
-        else:
-            self.fusion.append(FilaPatchInfoMining(width, stage_channels, stage_cells, config.fusion_align, eps))
+        self.fusion = nn.ModuleList(_build_fusion(config, self.convnext.feature_info) if self.convnext else [])
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        kind = type(module).__name__
+        if isinstance(module, FilaZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FilaIdentityLinear):
+            init.eye_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FilaMeanConv2d):
+            identity = torch.eye(module.in_channels, device=module.weight.device, dtype=module.weight.dtype)
+            window = module.weight.shape[-2:]
+            init.copy_(module.weight, (identity / window.numel())[:, :, None, None].expand_as(module.weight))
+            init.zeros_(module.bias)
+        # Parts of a timm ConvNeXt that transformers does not initialise: layer scales, and norms that it does not recognise.
+        elif kind == "ConvNeXtBlock" and module.gamma is not None:
+            model_args = self.fila_config.convnext_config.model_args
+            init.constant_(module.gamma, model_args.get("ls_init_value", 1e-6))
+        elif kind.startswith("GlobalResponseNorm") and hasattr(module, "bias"):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif kind.startswith(("RmsNorm", "SimpleNorm")):
+            init.ones_(module.weight)
 
     def train(self, mode=True):
         """Sets the mode of all parts but the frozen ones, which stay in eval mode."""
@@ -346,10 +456,17 @@ class FilaHybridEncoder(nn.Module):
             _eval_if_frozen(self.convnext)
         return self
 
+    @capture_outputs
     def forward(
-        self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, output_hidden_states=False
+        self,
+        pixel_values,
+        high_res_pixel_values=None,
+        image_sizes=None,
+        image_grids=None,
+        output_hidden_states=None,
+        **kwargs,
     ):
-        """Encodes N images, whose inputs [`~FilaHybridEncoder.check_inputs`] has checked. The ViT runs once, on all views that
+        """Encodes N images, whose inputs [`~FilaVisionModel.check_inputs`] has checked. The ViT runs once, on all views that
         the images have; the ConvNeXt runs once for each grid, on all canvases of that grid.
 
         Args:
@@ -359,12 +476,17 @@ class FilaHybridEncoder(nn.Module):
             image_sizes (`list[tuple[int, int]]` or `torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`list[tuple[int, int]]` or `torch.Tensor` of shape `(N, 2)`): rows and columns of tiles, (0, 0) if
                 not tiled.
-            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states; by default as the
+                configuration says.
+            output_attentions (`bool`, *optional*): the same for the attentions of its layers (eager attention only).
 
         Returns:
             [`BaseModelOutputWithPooling`] with `last_hidden_state` of shape (views, 1 + G*G, ViT width), the views of
-            image 0 first, and, if asked for, `hidden_states`, the embeddings and the output of each layer after fusion.
+            image 0 first, and, if asked for, `attentions` and `hidden_states`, the embeddings and the output of each layer
+            after fusion.
         """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         image_sizes, image_grids = _to_pairs(image_sizes), _to_pairs(image_grids)
         num_views = [1 + rows * columns for rows, columns in image_grids]
         stage_features = self._encode_high_res(high_res_pixel_values, image_sizes, image_grids)
@@ -374,8 +496,8 @@ class FilaHybridEncoder(nn.Module):
         else:
             views = torch.cat([image[:count] for image, count in zip(pixel_values, num_views)])
         vit = self.vit
-        stage_after_layer = {layer: stage for stage, layer in enumerate(self.config.fusion_layers)}
-        if self.config.fusion_type != "cvfm":
+        stage_after_layer = {layer: stage for stage, layer in enumerate(self.fila_config.fusion_layers)}
+        if self.fila_config.fusion_type != "cvfm":
             stage_after_layer = {}
         with _grad_where_needed(vit.embeddings, views):
             hidden_states = vit.embeddings(views)
@@ -390,7 +512,7 @@ class FilaHybridEncoder(nn.Module):
                 hidden_states = self.fusion[stage](hidden_states, stage_features[stage])
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
-        if self.config.fusion_type in ("channel_concat", "cross_attention"):
+        if self.fila_config.fusion_type in ("channel_concat", "cross_attention"):
             hidden_states = self.fusion[0](hidden_states, stage_features)
             all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPooling(
@@ -458,7 +580,7 @@ class FilaHybridEncoder(nn.Module):
         Raises:
             ValueError: shapes that do not fit this model, or tiles that do not fit `image_grids`.
         """
-        vision_config = self.config.vision_config
+        vision_config = self.config
         view_shape = (vision_config.num_channels, vision_config.image_size, vision_config.image_size)
         _check_views("pixel_values", pixel_values, view_shape)
         if image_grids is None or image_sizes is None:
@@ -490,7 +612,7 @@ class FilaHybridEncoder(nn.Module):
                 "Pass pixel_values and image_grids from the same processor call."
             )
         if self.convnext is not None:
-            high_res_shape = (vision_config.num_channels, *[self.config.high_res_image_size] * 2)
+            high_res_shape = (vision_config.num_channels, *[self.fila_config.high_res_image_size] * 2)
             _check_views("high_res_pixel_values", high_res_pixel_values, high_res_shape)
             num_tiles = max(max(rows * columns, 1) for rows, columns in image_grids)
             if high_res_pixel_values.shape[0] != len(image_grids) or high_res_pixel_values.shape[1] < num_tiles:
@@ -554,6 +676,17 @@ def _build_convnext(config):
     return convnext
 
 
+def _build_fusion(config, feature_info):
+    """The modules that fuse the four stages of a ConvNeXt, described by timm's `feature_info`, into the ViT."""
+    channels = [stage["num_chs"] for stage in feature_info]
+    cells = [CONVNEXT_STRIDE // stage["reduction"] for stage in feature_info]
+    width, last = config.vision_config.hidden_size, (config.fusion_align, config.vision_config.layer_norm_eps)
+    if config.fusion_type == "cvfm":
+        return [FilaCVFM(width, *stage, *last) for stage in zip(channels, cells)]
+    fusion_class = FilaChannelConcat if config.fusion_type == "channel_concat" else FilaPatchInfoMining
+    return [fusion_class(width, channels, cells, *last)]
+
+
 class FilaMultiModalProjector(nn.Module):
     """Two linear layers from ViT width to text width, as in LLaVA."""
 
@@ -572,75 +705,13 @@ class FilaMultiModalProjector(nn.Module):
         return self.linear_2(self.act(self.linear_1(image_features)))
 
 
-class FilaPreTrainedModel(PreTrainedModel, RemoteCodeMixin):
-    """Base class: what transformers' tools need to know about FILA."""
-
-    config_class = FilaConfig
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = [
-        "CLIPVisionEmbeddings",
-        "CLIPEncoderLayer",
-        "ConvNeXtStage",
-        "FilaStageAlign",
-        "FilaCVFM",
-        "FilaChannelConcat",
-        "FilaPatchInfoMining",
-    ]
-    _skip_keys_device_placement = ["past_key_values", "cache"]
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-
-    def post_init(self):
-        super().post_init()
-        # FSDP shards each of these as a unit, and rejects names of classes that the model does not contain.
-        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
-
-    def _set_gradient_checkpointing(self, enable=True, *args, **kwargs):
-        """Called by transformers to switch checkpointing on or off. Adds timm's switch, as transformers' `TimmWrapperModel`
-        does."""
-        super()._set_gradient_checkpointing(enable, *args, **kwargs)
-        convnext = self.base_model.vision_tower.convnext
-        if convnext is not None:
-            convnext.set_grad_checkpointing(enable)  # block by block
-        self.train(self.training)  # the modes of frozen layers depend on it
-
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        kind = type(module).__name__
-        if isinstance(module, FilaZeroLinear):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, FilaIdentityLinear):
-            init.eye_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, FilaMeanConv2d):
-            identity = torch.eye(module.in_channels, device=module.weight.device, dtype=module.weight.dtype)
-            window = module.weight.shape[-2:]
-            init.copy_(module.weight, (identity / window.numel())[:, :, None, None].expand_as(module.weight))
-            init.zeros_(module.bias)
-        # Parts of a timm ConvNeXt that transformers does not initialise: layer scales, and norms that it does not recognise.
-        elif kind == "ConvNeXtBlock" and module.gamma is not None:
-            init.constant_(module.gamma, self.config.convnext_config.model_args.get("ls_init_value", 1e-6))
-        elif kind.startswith("GlobalResponseNorm") and hasattr(module, "bias"):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif kind.startswith(("RmsNorm", "SimpleNorm")):
-            init.ones_(module.weight)
-
-
 class FilaModel(FilaPreTrainedModel):
     """FILA without the language-modeling head: hybrid encoder, projector and decoder."""
 
     def __init__(self, config):
+        config.validate()  # `from_pretrained` may have set fields after the configuration was made
         super().__init__(config)
-        self.vision_tower = FilaHybridEncoder(config)
+        self.vision_tower = FilaVisionModel(config)
         self.multi_modal_projector = FilaMultiModalProjector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -672,7 +743,9 @@ class FilaModel(FilaPreTrainedModel):
                 canvas in pieces; required unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
-            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states. Attentions are never returned.
+            output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states; by default as
+                `config.vision_config` says.
+            output_attentions (`bool`, *optional*): the same for its attentions (eager attention only).
 
         Returns:
             [`BaseModelOutputWithPooling`] whose `pooler_output` is a tuple of N tensors of shape
@@ -683,10 +756,11 @@ class FilaModel(FilaPreTrainedModel):
         """
         inputs = (pixel_values, high_res_pixel_values)
         image_sizes, image_grids = self.vision_tower.check_inputs(*inputs, image_sizes, image_grids)
-        return self._encode_images(*inputs, image_sizes, image_grids, kwargs.get("output_hidden_states", False))
+        return self._encode_images(*inputs, image_sizes, image_grids, **kwargs)
 
-    def _encode_images(self, pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states=False):
-        outputs = self.vision_tower(pixel_values, high_res_pixel_values, image_sizes, image_grids, output_hidden_states)
+    def _encode_images(self, pixel_values, high_res_pixel_values, image_sizes, image_grids, **kwargs):
+        inputs = (pixel_values, high_res_pixel_values, image_sizes, image_grids)
+        outputs = self.vision_tower(*inputs, **kwargs, return_dict=True)
         # The class token is dropped, as in LLaVA's "default" strategy.
         features = self.multi_modal_projector(outputs.last_hidden_state[:, 1:]).flatten(0, 1)
         outputs.pooler_output = features.split(self._count_image_tokens(image_grids))
@@ -763,6 +837,7 @@ class FilaModel(FilaPreTrainedModel):
         return mask.unsqueeze(-1)
 
     @can_return_tuple
+    @_accept_past_key_values
     def forward(
         self,
         input_ids=None,
@@ -789,20 +864,20 @@ class FilaModel(FilaPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        image_features = None
         if pixel_values is not None:
             images = (pixel_values, high_res_pixel_values)
             image_sizes, image_grids = self.vision_tower.check_inputs(*images, image_sizes, image_grids)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, sum(self._count_image_tokens(image_grids)))
-            image_features = self._encode_images(*images, image_sizes, image_grids).pooler_output
+            image_outputs = self._encode_images(*images, image_sizes, image_grids)
         elif image_outputs is not None:
-            image_features = tuple(image_outputs.pooler_output)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, sum(map(len, image_features)))
-        if image_features is not None:
-            features = torch.cat(image_features).to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, sum(map(len, image_outputs.pooler_output)))
+        if image_outputs is not None:
+            features = torch.cat(tuple(image_outputs.pooler_output)).to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter(mask.to(inputs_embeds.device), features)
-        elif self._must_touch_vision(cache):
-            inputs_embeds = inputs_embeds + (0.0 * self._blank_image_features()).sum().to(inputs_embeds)
+        else:
+            self._refuse_image_tokens(input_ids, cache)
+            if self._must_touch_vision(cache):
+                inputs_embeds = inputs_embeds + (0.0 * self._blank_image_features()).sum().to(inputs_embeds)
 
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -817,8 +892,20 @@ class FilaModel(FilaPreTrainedModel):
             **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=image_features,
+            image_outputs=image_outputs,
         )
+
+    def _refuse_image_tokens(self, input_ids, cache):
+        """Raises a `ValueError` if a text that came without images has a place for one. A text that continues a cache may have
+        it: the model can generate the image token. Compiled and exported graphs do not look at values."""
+        if input_ids is None or torch.compiler.is_compiling() or not _is_empty(cache):
+            return
+        num_placeholders = int((input_ids == self.config.image_token_id).sum())
+        if num_placeholders:
+            raise ValueError(
+                f"The text has {num_placeholders} image tokens (id {self.config.image_token_id}), but no images came with it. "
+                "Pass pixel_values and everything else that the processor returns."
+            )
 
     def _must_touch_vision(self, cache):
         """Whether a batch without images must still run the vision tower and the projector.
@@ -829,7 +916,7 @@ class FilaModel(FilaPreTrainedModel):
         - In training stage 1, the loss has no other gradient.
         """
         if _is_sharded(self.vision_tower) or _is_sharded(self.multi_modal_projector):
-            return cache is None or cache.get_seq_length() == 0
+            return _is_empty(cache)
         if not (self.training and torch.is_grad_enabled()):
             return False
         if not (_is_trainable(self.vision_tower) or _is_trainable(self.multi_modal_projector)):
@@ -901,6 +988,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         return self.model.get_fusion_maps(pixel_values, high_res_pixel_values, image_sizes, image_grids)
 
     @can_return_tuple
+    @_accept_past_key_values
     def forward(
         self,
         input_ids=None,
@@ -961,17 +1049,21 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             image_grids=image_grids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
-            cache=cache,
             return_dict=True,
+            **{CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
         vocab_size = self.config.text_config.vocab_size
         loss = logits = None
+        if labels is None and kwargs.get("num_items_in_batch") is not None:
+            logger.warning_once(
+                "The Trainer kept the labels to itself. Its label_smoothing_factor does not shift labels for FILA, so that the "
+                "model learns to repeat its input: set it to 0, or pass a compute_loss_func, which has to shift them."
+            )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         if skip_logits and labels is not None:
@@ -995,8 +1087,22 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
+            image_outputs=outputs.image_outputs,
         )
+
+    def generate_batch(self, inputs, *args, **kwargs):
+        """Continuous batching, which takes texts alone.
+
+        Raises:
+            ValueError: a prompt with image tokens.
+        """
+        for index, prompt in enumerate(inputs):
+            if self.config.image_token_id in prompt:
+                raise ValueError(
+                    f"Prompt {index} has image tokens, but continuous batching takes lists of token ids and no images. Use "
+                    "`generate` for prompts with images."
+                )
+        return super().generate_batch(inputs, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids, inputs_embeds=None, is_first_iteration=False, use_cache=True, **kwargs

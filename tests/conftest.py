@@ -3,8 +3,41 @@
 import pytest
 import torch
 
+from fila import FilaDataCollator
+from helpers import chat, chat_inputs, random_image, tiny_processor
+
 
 @pytest.fixture(autouse=True)
 def _reproducible():
     torch.manual_seed(0)
     torch.set_num_threads(1)  # tiny tensors; several test processes share the machine
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.fixture(scope="module")
+def batch(processor):
+    """Three prompts: an image, two images on other canvases, none."""
+    images = [random_image(56, 112, 1), random_image(150, 60, 2), random_image(110, 100, 3)]
+    conversations = [chat(images[0], "one"), chat("two", images[1], "and", images[2]), chat("three, without an image")]
+    return chat_inputs(processor, conversations)
+
+
+@pytest.fixture(scope="module")
+def training_batch(processor):
+    examples = [
+        {"messages": chat(random_image(56, 112, 1), "Read.", answer="12.50 EUR in all")},
+        {"messages": chat("No image here.", answer="None at all.")},
+        {"messages": chat(random_image(112, 112, 2), "and", random_image(100, 90, 3), answer="A, then B.")},
+    ]
+    return FilaDataCollator(processor)(examples)
+
+
+def pytest_configure(config):
+    """Knows the markers that transformers' common tests have (test_transformers_common.py)."""
+    names = ["accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "generate"]
+    for name in [*names, "torch_compile_test", "torch_export_test"]:
+        config.addinivalue_line("markers", f"{name}: of transformers")

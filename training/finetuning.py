@@ -158,6 +158,11 @@ def train(model_arguments, data_arguments, training_arguments):
     output = Path(training_arguments.output_dir)
     if training_arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
+    if training_arguments.label_smoothing_factor:
+        raise UserError(
+            f"--label_smoothing_factor {training_arguments.label_smoothing_factor} is not supported: the Trainer would compare "
+            "labels that are not shifted. Leave it at 0."
+        )
     if (output / "config.json").exists():
         raise UserError(f"{output} holds a model already. Choose another --output_dir, or remove it.")
     config, processor = load_config_and_processor(model_arguments.model_name_or_path)

@@ -240,6 +240,8 @@ def test_models_and_outputs_that_do_not_fit_are_refused(model_folder, documents,
         run(model_folder, documents, model_folder)
     with pytest.raises(UserError, match="is no FILA that can be loaded"):
         run(tmp_path, documents, tmp_path / "output")
+    with pytest.raises(UserError, match="--label_smoothing_factor 0.1 is not supported"):
+        run(model_folder, documents, tmp_path / "output", "--label_smoothing_factor", "0.1")
 
 
 def test_errors_end_the_program_with_a_sentence(capsys):
