@@ -21,6 +21,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+from fila import serve
 from fila.evaluation.answer import generate_answers, load_model, prepare_inputs
 from helpers import ROOT, chat
 
@@ -158,3 +159,18 @@ def test_vllm_answers_as_the_model(conversations, answers, overrides, processor_
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HOME": str(tmp_path / "cache")}
     with running(command, tmp_path / "log", **environment) as client:
         check_server(client, conversations, answers)
+
+
+@pytest.mark.parametrize("given", [[], ["--port", "8000"], ["folder"]])
+def test_the_command_says_what_it_needs(given, tmp_path):
+    pytest.importorskip("fastapi")
+    given = [str(tmp_path) if word == "folder" else word for word in given]
+    expected = f"{tmp_path} is not the folder or the Hub id of a FILA" if len(given) == 1 else "Give the model first"
+    with pytest.raises(SystemExit, match=f"error: {expected}"):
+        serve.main(given)
+
+
+def test_the_command_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(serve, "is_serve_available", lambda: False)
+    with pytest.raises(SystemExit, match=r'pip install -e "\.\[serve\]"'):
+        serve.main(["."])
