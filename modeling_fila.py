@@ -152,6 +152,15 @@ def _to_pairs(values):
     return [tuple(pair) for pair in values.tolist()]
 
 
+def _stack_views(pixels):
+    """A list of images, (views, 3, S, S) or (1, views, 3, S, S) each, as one tensor; absent views are zero."""
+    is_list = isinstance(pixels, (list, tuple)) and len(pixels) > 0
+    if not is_list or not all(isinstance(views, torch.Tensor) for views in pixels):
+        return pixels
+    views = [views.flatten(0, views.ndim - 4) for views in pixels]
+    return nn.utils.rnn.pad_sequence(views, batch_first=True)
+
+
 def _area_weights(start, length, num_cells, num_outputs):
     """Weights that average `num_cells` unit cells over `num_outputs` equal parts of the interval [start, start + length).
 
@@ -735,7 +744,8 @@ class FilaModel(FilaPreTrainedModel):
     def get_image_features(
         self, pixel_values, high_res_pixel_values=None, image_sizes=None, image_grids=None, **kwargs
     ):
-        """Encodes and projects N images.
+        """Encodes and projects N images. Serving engines batch images of different grids as lists, which are taken for the
+        first two arguments.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
@@ -754,7 +764,7 @@ class FilaModel(FilaPreTrainedModel):
         Raises:
             ValueError: inputs that do not belong together.
         """
-        inputs = (pixel_values, high_res_pixel_values)
+        inputs = (_stack_views(pixel_values), _stack_views(high_res_pixel_values))
         image_sizes, image_grids = self.vision_tower.check_inputs(*inputs, image_sizes, image_grids)
         return self._encode_images(*inputs, image_sizes, image_grids, **kwargs)
 

@@ -94,14 +94,15 @@ class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
             image_sizes (`list[tuple[int, int]]`, *optional*): (height, width) of each image.
 
         Returns:
-            [`MultiModalData`] with `num_image_tokens` and `num_image_patches` (views of the ViT) for each image.
+            [`MultiModalData`] with `num_image_tokens` for each image, and `num_image_patches`, its rows of `pixel_values`:
+            always 1, as for LLaVA-NeXT. Engines cut a batch into images by the latter.
         """
         if image_sizes is None:
             return MultiModalData()
         processor = self.image_processor
         return MultiModalData(
             num_image_tokens=[processor.get_number_of_image_tokens(*size, kwargs) for size in image_sizes],
-            num_image_patches=[processor.get_number_of_image_patches(*size, kwargs) for size in image_sizes],
+            num_image_patches=[1] * len(image_sizes),
         )
 
 

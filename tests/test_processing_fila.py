@@ -36,7 +36,7 @@ def test_token_counts_of_processor_helper_and_model_agree(processor, model, prom
     with torch.no_grad():
         features = model.get_image_features(**{key: inputs[key] for key in processor.image_processor.model_input_names})
     assert [len(image) for image in features.pooler_output] == counts.num_image_tokens
-    assert counts.num_image_patches == [1 + rows * columns for rows, columns in inputs["image_grids"].tolist()]
+    assert counts.num_image_patches == [1] * len(inputs["pixel_values"])
     expected = iter(counts.num_image_tokens)
     per_prompt = [sum(next(expected) for _ in sizes) for sizes in prompts]
     assert (inputs["input_ids"] == processor.image_token_id).sum(dim=-1).tolist() == per_prompt
