@@ -2,45 +2,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the user reads about the output: the table of its parts, and the model card."""
 
-from math import prod
 from pathlib import Path
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from tqdm import tqdm
+
+from fila.common.layout import FUSION_PREFIX, PROJECTOR_PREFIX
 
 CARD = """\
 ---
-{header}
+{{ card_data }}
 ---
 
-# {name}
+# {{ name }}
 
 A FILA vision-language model, assembled from trained backbones by `convert_weights.py`. **Its fusion and projector are
 untrained: it cannot answer about images until stage 1 has been trained.** On text alone it is its decoder.
 
-{parts}
+{{ table }}
 
-{sources}
-
-Geometry: tiles of {config.vision_config.image_size} pixels, {config.grid_size}x{config.grid_size} tokens each; fusion `{config.fusion_type}`{fusion_layers}.
+| source | layout | revision | licence |
+| --- | --- | --- | --- |
+{% for row in sources %}| {{ row | join(" | ") }} |
+{% endfor %}
+Geometry: tiles of {{ config.vision_config.image_size }} pixels, {{ config.grid_size }}x{{ config.grid_size }} tokens each; fusion `{{ config.fusion_type }}`{% if config.fusion_type == "cvfm" %} after ViT layers {{ config.fusion_layers }}{% endif %}.
 The licences of all sources apply together.
 
 ```python
 from transformers import AutoModel, AutoProcessor
 
-processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-model = AutoModel.from_pretrained("{name}", trust_remote_code=True, dtype="auto")
+processor = AutoProcessor.from_pretrained("{{ name }}", trust_remote_code=True)
+model = AutoModel.from_pretrained("{{ name }}", trust_remote_code=True, dtype="auto")
 model.set_training_stage(1)
 ```
 
 Method: *FILA: Fine-Grained Vision Language Models* ([arXiv 2412.08378](https://arxiv.org/abs/2412.08378)).
 """
-
-
-def make_table(header, rows):
-    """`str`: a Markdown table."""
-    rows = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _show(part):
@@ -49,43 +46,45 @@ def _show(part):
     return Path(part.label).name if is_local else part.label
 
 
-def make_parts_table(entries, parts):
-    """The parts of the output with their parameters and sizes, as a Markdown table."""
-    labels = {part.title: _show(part) for part in parts}
-    rows = []
-    for title in ("ViT", "ConvNeXt", "fusion", "projector", "decoder", "all"):
-        chosen = [entry for entry in entries.values() if title in (entry.part, "all")]
+def make_parts_table(weights, parts):
+    """The parts of the output with their parameters and sizes, as a Markdown table.
+
+    Args:
+        weights (`dict[str, torch.Tensor]`): the output's tensors, which may be on the meta device.
+        parts (`list[Part]`): the backbones.
+    """
+    rows = [(part.title, _show(part), part.prefixes) for part in parts]
+    rows += [
+        ("fusion", "untrained", (FUSION_PREFIX,)),
+        ("projector", "untrained", (PROJECTOR_PREFIX,)),
+        ("all", "", ("",)),
+    ]
+    table = "| part | source | parameters | dtype | size |\n| --- | --- | --- | --- | --- |"
+    for title, label, prefixes in rows:
+        chosen = [tensor for name, tensor in weights.items() if name.startswith(prefixes)]
         if chosen:
-            count, size = sum(prod(entry.shape) for entry in chosen), sum(entry.num_bytes for entry in chosen)
-            dtype = str(chosen[0].dtype).removeprefix("torch.")
-            label = "" if title == "all" else labels.get(title, "untrained")
-            rows.append((title, label, f"{count / 1e6:,.1f} M", dtype, tqdm.format_sizeof(size, "B")))
-    return make_table(("part", "source", "parameters", "dtype", "size"), rows)
+            count = f"{sum(tensor.numel() for tensor in chosen) / 1e6:,.1f} M"
+            size = tqdm.format_sizeof(sum(tensor.nbytes for tensor in chosen), "B")
+            table += f"\n| {title} | {label} | {count} | {str(chosen[0].dtype).removeprefix('torch.')} | {size} |"
+    return table
 
 
-def make_model_card(name, entries, parts, config, seed):
-    """The README of the output: what it is made of, and what has not been trained."""
+def make_model_card(name, weights, parts, config, seed):
+    """The README of the output, as a [`ModelCard`]: what it is made of, and what has not been trained."""
     sources = [part.source for part in parts if part.source is not None]
     licenses = {source.license for source in sources} or {"apache-2.0"}
-    known = len(licenses) == 1 and "unknown" not in licenses
     header = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
-        license=licenses.pop() if known else "other",
+        license=licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
         tags=["vision-language-model", "custom_code", "fila"],
         base_model=[source.name for source in sources if source.revision is not None] or None,
     )
-    rows = []
-    for part in parts:
-        row = (f"random weights, seed {seed}", "", "")
-        if part.source is not None:
-            row = (part.layout, part.source.revision or "local", part.source.license)
-        rows.append((_show(part), *row))
-    return CARD.format(
-        header=header.to_yaml(),
-        name=name,
-        parts=make_parts_table(entries, parts),
-        sources=make_table(("source", "layout", "revision", "licence"), rows),
-        config=config,
-        fusion_layers=f" after ViT layers {config.fusion_layers}" if config.fusion_type == "cvfm" else "",
-    )
+    rows = [
+        (_show(part), part.layout, part.source.revision or "local", part.source.license)
+        if part.source is not None
+        else (_show(part), f"random weights, seed {seed}", "", "")
+        for part in parts
+    ]
+    table = make_parts_table(weights, parts)
+    return ModelCard.from_template(header, template_str=CARD, name=name, table=table, sources=rows, config=config)

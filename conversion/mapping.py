@@ -3,7 +3,7 @@
 """From the tensor names of a checkpoint to FILA's: one table for each layout, and the account of every tensor."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
 
 from fila.common.arguments import UserError
 from fila.common.layout import CONVNEXT_PREFIX, TEXT_PREFIX, VIT_PREFIX
@@ -11,11 +11,8 @@ from fila.common.layout import CONVNEXT_PREFIX, TEXT_PREFIX, VIT_PREFIX
 INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS = f"{TEXT_PREFIX}embed_tokens.weight", "lm_head.weight"
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(str):
     """In place of a replacement: the tensor is not used, and why."""
-
-    reason: str
 
 
 # A table is a sequence of (regular expression, replacement). [`rename`] applies all of them, in this order.
@@ -29,10 +26,7 @@ CLIP_KEYS = (
     (r"^pre_layrnorm\.", "pre_layernorm."),
     (r"^", VIT_PREFIX),
 )
-TIMM_KEYS = (
-    (r"^(head|norm_pre)\.", Drop("head of the classifier")),
-    (r"^", CONVNEXT_PREFIX),
-)
+TIMM_KEYS = ((r"^(head|norm_pre)\.", Drop("head of the classifier")), (r"^", CONVNEXT_PREFIX))
 # An OpenCLIP model whose image tower is a timm ConvNeXt.
 OPEN_CLIP_KEYS = (
     (r"^(?!visual\.trunk\.)", Drop("OpenCLIP's text tower and its joint space")),
@@ -63,15 +57,7 @@ DECODER_KEYS = (
 
 
 def rename(name, table):
-    """Walks a table.
-
-    Args:
-        name (`str`): of a tensor in a checkpoint.
-        table (`tuple`): one of the tables above.
-
-    Returns:
-        `str`: the name in FILA; or [`Drop`] for a tensor that is not used.
-    """
+    """The name in FILA of a tensor of a checkpoint, by one of the tables above; or [`Drop`] for one that is not used."""
     for pattern, replacement in table:
         if not isinstance(replacement, Drop):
             name = re.sub(pattern, replacement, name)
@@ -81,61 +67,50 @@ def rename(name, table):
 
 
 def _rename_for(name, part, config):
-    new_name = rename(name, part.table)
-    if isinstance(new_name, Drop):
-        return new_name
-    layer = re.match(re.escape(VIT_PREFIX) + r"layers\.(\d+)\.", new_name)
+    name = rename(name, part.table)
+    layer = re.match(re.escape(VIT_PREFIX) + r"layers\.(\d+)\.", name)
     if layer and config.num_vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers:
         return Drop("after the feature layer")
-    if new_name == OUTPUT_EMBEDDINGS and config.tie_word_embeddings:
+    if name == OUTPUT_EMBEDDINGS and config.tie_word_embeddings:
         return Drop("tied to the input embeddings")
-    return new_name
+    return name
 
 
-def map_tensors(part, shapes, config, added_rows=0):
+def map_tensors(part, shapes, config):
     """Accounts for every tensor of a checkpoint: it is used, or dropped for a reason, or an error.
 
     Args:
-        part ([`Part`]): a backbone with a checkpoint.
+        part ([`Part`]): a backbone.
         shapes (`dict[str, tuple[int, ...]]`): what FILA needs of this part.
         config ([`FilaConfig`]): of the output.
-        added_rows (`int`): new rows of the vocabulary, which the checkpoint does not have.
 
     Returns:
-        `tuple[dict[str, str], dict[str, str]]`: FILA's name -> the name in the checkpoint; and for the tensors that are
-        not used, the name in the checkpoint -> the reason.
+        `tuple[dict[str, StoredTensor], Counter]`: tensors under FILA's names; and how many were dropped for which reason.
 
     Raises:
         UserError: a tensor is missing, unknown or of the wrong shape.
     """
-    used, dropped = {}, {}
-    for name, spec in part.checkpoint.specs.items():
+    used, dropped = {}, Counter()
+    for name, tensor in part.tensors.items():
         new_name = _rename_for(name, part, config)
         if isinstance(new_name, Drop):
-            dropped[name] = new_name.reason
+            dropped[new_name] += 1
             continue
-        if new_name not in shapes:
+        if new_name not in shapes or new_name in used:
             raise UserError(
-                f"{spec.file} has the tensor {name!r}, for which the {part.title} has no place. Either the weights and "
+                f"{tensor.origin} has the tensor {name!r}, for which the {part.title} has no place. Either the weights and "
                 "the config.json beside them do not belong together, or the architecture is not supported."
             )
-        if new_name in used:
-            raise UserError(f"{spec.file}: {name!r} and {used[new_name]!r} are both FILA's {new_name!r}.")
-        rows, *rest = shapes[new_name] or (0,)
-        if new_name in (INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS):
-            rows -= added_rows
-        expected = (rows, *rest) if shapes[new_name] else ()
-        if spec.shape != expected:
+        if tensor.shape != shapes[new_name]:
             raise UserError(
-                f"{spec.file}: the tensor {name!r} has the shape {list(spec.shape)}, but the configuration of "
-                f"{part.label} says {list(expected)}. Use the config.json that belongs to these weights."
+                f"{tensor.origin}: the tensor {name!r} has the shape {list(tensor.shape)}, but the configuration of "
+                f"{part.label} says {list(shapes[new_name])}. Use the config.json that belongs to these weights."
             )
-        used[new_name] = name
+        used[new_name] = tensor
     missing = sorted(set(shapes) - set(used))
     if missing:
         raise UserError(
-            f"{part.label} lacks {len(missing)} tensors of the {part.title}, such as "
-            f"{', '.join(name.removeprefix(part.prefix) for name in missing[:4])} (FILA's names; the layout is "
-            f"{part.layout}). Either the checkpoint is incomplete, or its config.json is not the right one."
+            f"{part.label} lacks {len(missing)} tensors of the {part.title}, in FILA's names {', '.join(missing[:4])}. "
+            "Either the checkpoint is incomplete, or its config.json is not the right one."
         )
     return used, dropped

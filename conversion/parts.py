@@ -16,10 +16,18 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from fila import FilaConvNextConfig
 from fila.common.arguments import UserError
 from fila.common.layout import CONVNEXT_PREFIX, DTYPES, ROOT, TEXT_PREFIX, VIT_PREFIX
-from fila.conversion.mapping import CLIP_KEYS, CONVNEXT_KEYS, DECODER_KEYS, OPEN_CLIP_KEYS, TIMM_KEYS
-from fila.conversion.sources import LoadedTensors, resolve_source
+from fila.conversion.mapping import (
+    CLIP_KEYS,
+    CONVNEXT_KEYS,
+    DECODER_KEYS,
+    OPEN_CLIP_KEYS,
+    OUTPUT_EMBEDDINGS,
+    TIMM_KEYS,
+)
+from fila.conversion.sources import hold_tensors, library_errors, open_tensors, resolve_source
 
 # Decoders whose checkpoints have the names of Llama's tensors, and that the tests assemble.
 TEXT_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -28,6 +36,8 @@ TINY_VIT |= {"image_size": 56, "patch_size": 14}
 TINY_CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 12, 16, 20], "ls_init_value": 0.1}
 TINY_LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY_LLAMA |= {"num_key_value_heads": 2, "tie_word_embeddings": True}
+CLIP_NORMALIZATION = {"mean": OPENAI_CLIP_MEAN, "std": OPENAI_CLIP_STD}
+IMAGENET_NORMALIZATION = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
 
 
 @dataclass
@@ -36,163 +46,146 @@ class Part:
 
     Args:
         title (`str`): for tables and errors.
-        prefix (`str`): of its parameters in FILA.
+        prefixes (`tuple[str, ...]`): of its parameters in FILA.
         label (`str`): what the user gave.
         config: the sub-config of [`FilaConfig`].
-        checkpoint: [`SafetensorsFiles`] or [`LoadedTensors`]; `None` in a dry run that cannot read the headers.
         table (`tuple`): from the names in the checkpoint to FILA's.
-        layout (`str`): the library whose names these are.
-        source ([`CheckpointSource`], *optional*): `None` for random weights.
-        mean, std (`list[float]`, *optional*): the normalisation of its images.
+        source ([`Source`], *optional*): `None` for random weights.
+        layout (`str`): the library whose names the checkpoint has.
+        normalization (`dict`, *optional*): "mean" and "std" of its images.
+        tensors (`dict[str, StoredTensor]`): by their names in the checkpoint.
     """
 
     title: str
-    prefix: str
+    prefixes: tuple
     label: str
     config: object
-    checkpoint: object
     table: tuple
-    layout: str = "random"
     source: object = None
-    mean: list | None = None
-    std: list | None = None
+    layout: str = "random"
+    normalization: dict | None = None
+    tensors: dict | None = None
 
 
-def _check_tiny(option, label):
-    if label != "none:tiny":
-        raise UserError(f"--{option} {label}: random weights are available as none:tiny.")
+def load_parts(options):
+    """The backbones that the options name.
+
+    Returns:
+        `list[Part]`: the ViT, the ConvNeXt unless the options do without, and the decoder.
+
+    Raises:
+        UserError: a checkpoint cannot be found or read, or has another architecture.
+    """
+    loaders = {"vision": _load_vision, "convnext": _load_convnext, "text": _load_text}
+    if options.fusion_type == "none":
+        del loaders["convnext"]
+    parts = []
+    for option, load in loaders.items():
+        label = getattr(options, option)
+        with library_errors(f"--{option} {label}"):
+            source = None
+            if not label.startswith("none:"):
+                name = _find_hub_id(label) if option == "convnext" else label
+                source = resolve_source(name, getattr(options, f"{option}_revision"), options.dry_run)
+            elif option != "convnext" and label != "none:tiny":
+                raise UserError(f"--{option} {label}: random weights are available as none:tiny.")
+            parts.append(load(label, source))
+            if source is not None:
+                parts[-1].tensors = open_tensors(source, DTYPES.get(options.dtype, DTYPES["bfloat16"]))
+    return parts
 
 
-def _wrong_architecture(source, found, allowed):
-    return UserError(f"{source.name} ({source.folder / 'config.json'}) is {found}. Allowed: {allowed}.")
+def _find_hub_id(label):
+    """Unless it is a path, a name such as "convnext_tiny.in12k" is timm's, which knows its Hub id."""
+    if Path(label).expanduser().exists() or not timm.is_model(label.split(".")[0]):
+        return label
+    return timm.get_pretrained_cfg(label, allow_unregistered=False).hf_hub_id or label
 
 
-def _read_normalization(source, mean, std):
+def _refuse(source, found, allowed):
+    raise UserError(f"{source.name} ({source.folder / 'config.json'}) is {found}. Allowed: {allowed}.")
+
+
+def _read_normalization(source, default):
     preprocessor = source.read_json("preprocessor_config.json", "processor_config.json")
     preprocessor = preprocessor.get("image_processor", preprocessor)
-    return {"mean": list(preprocessor.get("image_mean", mean)), "std": list(preprocessor.get("image_std", std))}
+    return {key: preprocessor.get(f"image_{key}", value) for key, value in default.items()}
 
 
-def load_vision(options):
-    """The vision tower of a CLIP, as a [`Part`]. Raises [`UserError`] for another architecture."""
-    if options.vision.startswith("none:"):
-        _check_tiny("vision", options.vision)
+def _load_vision(label, source):
+    if source is None:
         config = CLIPVisionConfig(**TINY_VIT)
-        tensors = LoadedTensors(CLIPVisionModel(config).state_dict(), options.vision)
-        normalization = {"mean": list(OPENAI_CLIP_MEAN), "std": list(OPENAI_CLIP_STD)}
-        return Part("ViT", VIT_PREFIX, options.vision, config, tensors, CLIP_KEYS, **normalization)
-    source = resolve_source(options.vision, options.vision_revision, dry_run=options.dry_run)
-    model_type = source.read_json("config.json").get("model_type")
-    if model_type not in ("clip", "clip_vision_model"):
-        raise _wrong_architecture(source, f"of model_type {model_type!r}", "a CLIP in the format of transformers")
+        part = Part("ViT", (VIT_PREFIX,), label, config, CLIP_KEYS, normalization=CLIP_NORMALIZATION)
+        part.tensors = hold_tensors(CLIPVisionModel(config).state_dict(), label)
+        return part
     config = AutoConfig.from_pretrained(source.folder)
     config = getattr(config, "vision_config", config)
-    normalization = _read_normalization(source, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-    layout = "transformers CLIP"
-    return Part("ViT", VIT_PREFIX, options.vision, config, source.open(), CLIP_KEYS, layout, source, **normalization)
+    if config.model_type != "clip_vision_model":
+        _refuse(source, f"of model_type {config.model_type!r}", "a CLIP in the format of transformers")
+    normalization = _read_normalization(source, CLIP_NORMALIZATION)
+    return Part("ViT", (VIT_PREFIX,), label, config, CLIP_KEYS, source, "transformers CLIP", normalization)
 
 
-def load_convnext(options):
-    """A ConvNeXt of timm, OpenCLIP or transformers, as a [`Part`]. Raises [`UserError`] for one that timm cannot build."""
-    label = options.convnext
-    architectures = timm.list_models(module="convnext")
-    if label.startswith("none:"):
-        architecture, model_args = label.removeprefix("none:"), {}
-        if architecture == "tiny":
-            architecture, model_args = "convnext_atto", TINY_CONVNEXT
-        if architecture not in architectures:
-            raise UserError(f"--convnext {label}: after none: give tiny or the name of a ConvNeXt of timm.")
-        config = {"architecture": architecture, "model_args": model_args}
-        model = timm.create_model(architecture, num_classes=0, **model_args)
-        checkpoint, layout, source = LoadedTensors(model.state_dict(), label), "random", None
-        table, normalization = TIMM_KEYS, {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}
-    else:
-        source = _resolve_convnext(label, options)
-        config, table, layout, normalization = _read_convnext_config(source)
-        if config["architecture"] not in architectures:
-            found = f"of the architecture {config['architecture']!r}"
-            raise _wrong_architecture(source, found, "a ConvNeXt that timm knows")
-        checkpoint = source.open()
-    return Part("ConvNeXt", CONVNEXT_PREFIX, label, config, checkpoint, table, layout, source, **normalization)
-
-
-def _resolve_convnext(label, options):
-    """Finds a ConvNeXt. Unless it is a path, a name such as "convnext_tiny.in12k" is timm's, which knows its Hub id."""
-    name, weights_file = label, None
-    architecture = label.split(".")[0]
-    if not Path(label).expanduser().exists() and timm.is_model(architecture):
-        pretrained = timm.get_pretrained_cfg(label)
-        if pretrained is None or not pretrained.hf_hub_id:
-            tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
-            raise UserError(f"timm has no weights {label!r} on the Hub. It has: {tags}.")
-        name, weights_file = pretrained.hf_hub_id, pretrained.hf_hub_filename
-        if name.endswith("/"):
-            name = f"{name}{pretrained.architecture}.{pretrained.tag}"
-    return resolve_source(name, options.convnext_revision, weights_file, options.dry_run)
+def _load_convnext(label, source):
+    if source is not None:
+        config, *details = _read_convnext_config(source)
+        config = FilaConvNextConfig(**config)
+        table, layout, normalization = details
+        return Part("ConvNeXt", (CONVNEXT_PREFIX,), label, config, table, source, layout, normalization)
+    name = label.removeprefix("none:")
+    config = (
+        {"architecture": "convnext_atto", "model_args": TINY_CONVNEXT} if name == "tiny" else {"architecture": name}
+    )
+    config = FilaConvNextConfig(**config)
+    model = timm.create_model(config.architecture, num_classes=0, **config.model_args)
+    part = Part("ConvNeXt", (CONVNEXT_PREFIX,), label, config, TIMM_KEYS, normalization=IMAGENET_NORMALIZATION)
+    part.tensors = hold_tensors(model.state_dict(), label)
+    return part
 
 
 def _read_convnext_config(source):
-    """The config of FILA's ConvNeXt, the table of names, the layout, and the normalisation."""
+    """The fields of FILA's config of the ConvNeXt, the table of names, the layout, and the normalization."""
     raw, open_clip = source.read_json("config.json"), source.read_json("open_clip_config.json")
     if open_clip:
         architecture = open_clip.get("model_cfg", {}).get("vision_cfg", {}).get("timm_model_name")
-        preprocess = {"mean": OPENAI_CLIP_MEAN, "std": OPENAI_CLIP_STD} | open_clip.get("preprocess_cfg", {})
-        normalization = {key: list(preprocess[key]) for key in ("mean", "std")}
-        return {"architecture": architecture}, OPEN_CLIP_KEYS, "OpenCLIP", normalization
+        preprocess = CLIP_NORMALIZATION | open_clip.get("preprocess_cfg", {})
+        return {"architecture": architecture}, OPEN_CLIP_KEYS, "OpenCLIP", preprocess
     if "architecture" in raw:
         ours = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"}  # set by FILA
         model_args = {key: value for key, value in (raw.get("model_args") or {}).items() if key not in ours}
-        defaults = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
-        pretrained = defaults | raw.get("pretrained_cfg", raw)
-        normalization = {key: list(pretrained[key]) for key in ("mean", "std")}
-        return {"architecture": raw["architecture"], "model_args": model_args}, TIMM_KEYS, "timm", normalization
-    if raw.get("model_type") != "convnext":
-        found = f"of model_type {raw.get('model_type')!r}" if raw else "missing"
-        raise _wrong_architecture(source, found, "a ConvNeXt of timm, OpenCLIP or transformers")
+        pretrained = IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
+        return {"architecture": raw["architecture"], "model_args": model_args}, TIMM_KEYS, "timm", pretrained
     config = AutoConfig.from_pretrained(source.folder)
-    if config.patch_size != 4 or config.hidden_act != "gelu" or config.num_channels != 3:
-        found = f"a ConvNext with {config.patch_size=}, {config.hidden_act=}, {config.num_channels=}".replace(
-            "config.", ""
+    found = [getattr(config, name, None) for name in ("model_type", "patch_size", "hidden_act", "num_channels")]
+    if found != ["convnext", 4, "gelu", 3]:
+        _refuse(
+            source, f"of {found}", "a ConvNeXt of timm or OpenCLIP, or of transformers with ['convnext', 4, 'gelu', 3]"
         )
-        raise _wrong_architecture(source, found, "patch_size=4, hidden_act='gelu' and num_channels=3")
     model_args = {"depths": list(config.depths), "dims": list(config.hidden_sizes)}
     model_args["ls_init_value"] = config.layer_scale_init_value or None
-    normalization = _read_normalization(source, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-    config = {"architecture": "convnext_tiny", "model_args": model_args}
-    return config, CONVNEXT_KEYS, "transformers ConvNext", normalization
+    normalization = _read_normalization(source, IMAGENET_NORMALIZATION)
+    return (
+        {"architecture": "convnext_tiny", "model_args": model_args},
+        CONVNEXT_KEYS,
+        "transformers ConvNext",
+        normalization,
+    )
 
 
-def load_text(options):
-    """The decoder, as a [`Part`]. Raises [`UserError`] for another architecture or weights quantized other than by GGUF."""
-    label = options.text
-    if label.startswith("none:"):
-        _check_tiny("text", label)
+def _load_text(label, source):
+    prefixes = (TEXT_PREFIX, OUTPUT_EMBEDDINGS)
+    if source is None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
         config = LlamaConfig(**TINY_LLAMA, **sizes, **ids)
-        checkpoint = LoadedTensors(AutoModelForCausalLM.from_config(config).state_dict(), label)
-        return Part("decoder", TEXT_PREFIX, label, config, checkpoint, DECODER_KEYS)
-    source = resolve_source(label, options.text_revision, dry_run=options.dry_run)
-    file, layout, allowed = source.files[0], "transformers", TEXT_MODEL_TYPES
-    if file.suffix == ".gguf":
-        if not file.exists():
-            raise UserError(f"{source.name}: download its GGUF file before a dry run.")
-        layout, allowed = "GGUF", ("llama",)
-        try:
-            config = AutoConfig.from_pretrained(source.folder, gguf_file=file.name)
-        except Exception as error:  # the reader raises whatever its parser meets in a damaged file
-            raise UserError(f"{file} is damaged, or a GGUF file of an unknown architecture: {error}") from error
-        model_type = config.model_type
-    else:
-        raw = source.read_json("config.json")
-        if raw.get("quantization_config"):
-            found = f"quantized ({raw['quantization_config'].get('quant_method')})"
-            raise _wrong_architecture(source, found, "weights that are not quantized, or a GGUF file")
-        model_type = raw.get("model_type")
-    if model_type not in allowed:
-        raise _wrong_architecture(source, f"of model_type {model_type!r}", f"model_type {', '.join(allowed)}")
-    if layout == "transformers":
-        config = AutoConfig.from_pretrained(source.folder)
-    gguf_dtype = None if options.dry_run else DTYPES.get(options.dtype, DTYPES["bfloat16"])
-    return Part("decoder", TEXT_PREFIX, label, config, source.open(gguf_dtype), DECODER_KEYS, layout, source)
+        tensors = hold_tensors(AutoModelForCausalLM.from_config(config).state_dict(), label)
+        return Part("decoder", prefixes, label, config, DECODER_KEYS, tensors=tensors)
+    config = AutoConfig.from_pretrained(source.folder, **source.gguf_file)
+    layout, allowed = ("GGUF", ("llama",)) if source.gguf_file else ("transformers", TEXT_MODEL_TYPES)
+    if config.model_type not in allowed:
+        _refuse(source, f"of model_type {config.model_type!r}", f"model_type {', '.join(allowed)}")
+    if quantization := getattr(config, "quantization_config", None):
+        found = f"quantized ({quantization.get('quant_method')})"
+        _refuse(source, found, "weights that are not quantized, or a GGUF file")
+    return Part("decoder", prefixes, label, config, DECODER_KEYS, source, layout)

@@ -101,7 +101,7 @@ def test_other_decoders_with_the_names_of_llama_are_assembled_and_verified(sourc
     shutil.rmtree(sources / "text")
     write_text(sources / "text", kind=kind)
     assemble(sources)
-    assert "logits of a text: equal" in capsys.readouterr().out
+    assert "logits: equal" in capsys.readouterr().out
 
 
 def test_wrong_architectures_are_named(sources):
