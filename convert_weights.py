@@ -58,17 +58,7 @@ class ConvertArguments:
 
 
 def parse_options(arguments=None):
-    """Reads the command line.
-
-    Args:
-        arguments (`list[str]`, *optional*): the command line; `sys.argv` if not given.
-
-    Returns:
-        [`ConvertArguments`]
-
-    Raises:
-        UserError: the recipe cannot be read or has an unknown option, or a part or the output is not given.
-    """
+    """The [`ConvertArguments`] of a command line. Raises [`UserError`] for a wrong recipe or option, or a missing one."""
     (options,) = parse_arguments(ConvertArguments, __doc__, arguments)
     needed = ["vision", "text", "output"] + ["convnext"] * (options.fusion_type != "none")
     missing = [f"--{name}" for name in needed if getattr(options, name) is None]
@@ -88,8 +78,6 @@ def main(arguments=None):
         run_command(lambda: convert(parse_options(arguments)))
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        sys.exit(f"error: {error}. Nothing was left at the output.")
 
 
 if __name__ == "__main__":

@@ -6,16 +6,22 @@ import re
 from collections import Counter
 
 from fila.common.arguments import UserError
-from fila.common.layout import CONVNEXT_PREFIX, TEXT_PREFIX, VIT_PREFIX
+from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, TEXT_PREFIX, VIT_PREFIX
 
+ADVICE = (
+    "Either the weights and the config.json beside them do not belong together, or FILA cannot use this architecture."
+)
 INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS = f"{TEXT_PREFIX}embed_tokens.weight", "lm_head.weight"
+# What the parts are called, and how the names of their parameters start.
+PREFIXES = {"ViT": VIT_PREFIX, "ConvNeXt": CONVNEXT_PREFIX, "fusion": FUSION_PREFIX, "projector": PROJECTOR_PREFIX}
+PREFIXES["decoder"] = (TEXT_PREFIX, OUTPUT_EMBEDDINGS)
 
 
 class Drop(str):
     """In place of a replacement: the tensor is not used, and why."""
 
 
-# A table is a sequence of (regular expression, replacement). [`rename`] applies all of them, in this order.
+# A table is a sequence of (regular expression, replacement). All of them are applied, in this order.
 # CLIP of transformers 4 or 5, whole or the vision tower alone.
 CLIP_KEYS = (
     (r"^(text_model|text_projection|visual_projection|logit_scale)\b", Drop("CLIP's text tower and its joint space")),
@@ -56,18 +62,18 @@ DECODER_KEYS = (
 )
 
 
-def rename(name, table):
-    """The name in FILA of a tensor of a checkpoint, by one of the tables above; or [`Drop`] for one that is not used."""
-    for pattern, replacement in table:
+# By the library whose names these are.
+TABLES = {"transformers CLIP": CLIP_KEYS, "timm": TIMM_KEYS, "OpenCLIP": OPEN_CLIP_KEYS}
+TABLES |= {"transformers ConvNext": CONVNEXT_KEYS, "transformers": DECODER_KEYS, "GGUF": DECODER_KEYS}
+
+
+def _rename(name, part, config):
+    """The name in FILA of a tensor of a [`Part`], by its table; or [`Drop`] for one that is not used."""
+    for pattern, replacement in TABLES[part.layout]:
         if not isinstance(replacement, Drop):
             name = re.sub(pattern, replacement, name)
         elif re.search(pattern, name):
             return replacement
-    return name
-
-
-def _rename_for(name, part, config):
-    name = rename(name, part.table)
     layer = re.match(re.escape(VIT_PREFIX) + r"layers\.(\d+)\.", name)
     if layer and config.num_vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers:
         return Drop("after the feature layer")
@@ -77,40 +83,26 @@ def _rename_for(name, part, config):
 
 
 def map_tensors(part, shapes, config):
-    """Accounts for every tensor of a checkpoint: it is used, or dropped for a reason, or an error.
+    """Accounts for every tensor of a [`Part`], of which FILA needs `shapes`: it is used, or dropped for a reason, or an error.
 
-    Args:
-        part ([`Part`]): a backbone.
-        shapes (`dict[str, tuple[int, ...]]`): what FILA needs of this part.
-        config ([`FilaConfig`]): of the output.
-
-    Returns:
-        `tuple[dict[str, StoredTensor], Counter]`: tensors under FILA's names; and how many were dropped for which reason.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of the wrong shape.
+    Returns the [`StoredTensor`]s under FILA's names, and a `Counter` of the reasons. Raises [`UserError`] for a tensor that
+    is missing, unknown or of the wrong shape.
     """
     used, dropped = {}, Counter()
     for name, tensor in part.tensors.items():
-        new_name = _rename_for(name, part, config)
+        new_name = _rename(name, part, config)
         if isinstance(new_name, Drop):
             dropped[new_name] += 1
             continue
         if new_name not in shapes or new_name in used:
             raise UserError(
-                f"{tensor.origin} has the tensor {name!r}, for which the {part.title} has no place. Either the weights and "
-                "the config.json beside them do not belong together, or the architecture is not supported."
+                f"{tensor.origin} has the tensor {name!r}, for which the {part.title} has no place. {ADVICE}"
             )
         if tensor.shape != shapes[new_name]:
-            raise UserError(
-                f"{tensor.origin}: the tensor {name!r} has the shape {list(tensor.shape)}, but the configuration of "
-                f"{part.label} says {list(shapes[new_name])}. Use the config.json that belongs to these weights."
-            )
+            shape, expected = list(tensor.shape), list(shapes[new_name])
+            raise UserError(f"{tensor.origin}: {name!r} has the shape {shape}, and {expected} is expected. {ADVICE}")
         used[new_name] = tensor
-    missing = sorted(set(shapes) - set(used))
-    if missing:
-        raise UserError(
-            f"{part.label} lacks {len(missing)} tensors of the {part.title}, in FILA's names {', '.join(missing[:4])}. "
-            "Either the checkpoint is incomplete, or its config.json is not the right one."
-        )
+    if missing := sorted(set(shapes) - set(used)):
+        names = ", ".join(missing[:4])
+        raise UserError(f"{part.label} lacks {len(missing)} tensors of the {part.title}, such as {names}. {ADVICE}")
     return used, dropped

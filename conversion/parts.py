@@ -6,28 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from fila import FilaConvNextConfig
-from fila.common.arguments import UserError
-from fila.common.layout import CONVNEXT_PREFIX, DTYPES, ROOT, TEXT_PREFIX, VIT_PREFIX
-from fila.conversion.mapping import (
-    CLIP_KEYS,
-    CONVNEXT_KEYS,
-    DECODER_KEYS,
-    OPEN_CLIP_KEYS,
-    OUTPUT_EMBEDDINGS,
-    TIMM_KEYS,
-)
-from fila.conversion.sources import hold_tensors, library_errors, open_tensors, resolve_source
+from fila.conversion.sources import Source, hold_tensors, library_errors, open_tensors, resolve_source
+from fila.conversion.tokenizer import load_tokenizer
 
 # Decoders whose checkpoints have the names of Llama's tensors, and that the tests assemble.
 TEXT_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -42,57 +26,36 @@ IMAGENET_NORMALIZATION = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT
 
 @dataclass
 class Part:
-    """A backbone.
+    """A backbone."""
 
-    Args:
-        title (`str`): for tables and errors.
-        prefixes (`tuple[str, ...]`): of its parameters in FILA.
-        label (`str`): what the user gave.
-        config: the sub-config of [`FilaConfig`].
-        table (`tuple`): from the names in the checkpoint to FILA's.
-        source ([`Source`], *optional*): `None` for random weights.
-        layout (`str`): the library whose names the checkpoint has.
-        normalization (`dict`, *optional*): "mean" and "std" of its images.
-        tensors (`dict[str, StoredTensor]`): by their names in the checkpoint.
-    """
-
-    title: str
-    prefixes: tuple
-    label: str
-    config: object
-    table: tuple
-    source: object = None
-    layout: str = "random"
-    normalization: dict | None = None
-    tensors: dict | None = None
+    title: str  # "ViT", "ConvNeXt" or "decoder"
+    label: str  # what the user gave
+    config: object  # the sub-config of FilaConfig
+    layout: str  # the library whose names the checkpoint has; one of TABLES
+    normalization: dict | None  # "mean" and "std" of its images
+    tensors: dict  # StoredTensor by the names in the checkpoint
+    source: Source | None = None  # none for random weights
 
 
 def load_parts(options):
-    """The backbones that the options name.
+    """The ViT, the ConvNeXt unless there is no fusion, and the decoder that the options name, as a list of [`Part`].
 
-    Returns:
-        `list[Part]`: the ViT, the ConvNeXt unless the options do without, and the decoder.
-
-    Raises:
-        UserError: a checkpoint cannot be found or read, or has another architecture.
+    Raises [`UserError`] for a checkpoint that cannot be found or read, or has another architecture.
     """
-    loaders = {"vision": _load_vision, "convnext": _load_convnext, "text": _load_text}
-    if options.fusion_type == "none":
-        del loaders["convnext"]
-    parts = []
-    for option, load in loaders.items():
-        label = getattr(options, option)
-        with library_errors(f"--{option} {label}"):
-            source = None
-            if not label.startswith("none:"):
-                name = _find_hub_id(label) if option == "convnext" else label
-                source = resolve_source(name, getattr(options, f"{option}_revision"), options.dry_run)
-            elif option != "convnext" and label != "none:tiny":
-                raise UserError(f"--{option} {label}: random weights are available as none:tiny.")
-            parts.append(load(label, source))
-            if source is not None:
-                parts[-1].tensors = open_tensors(source, DTYPES.get(options.dtype, DTYPES["bfloat16"]))
-    return parts
+    parts = [_load_part("ViT", "vision", _read_vision, options)]
+    if options.fusion_type != "none":
+        parts.append(_load_part("ConvNeXt", "convnext", _read_convnext, options))
+    return [*parts, _load_part("decoder", "text", _read_text, options)]
+
+
+def _load_part(title, option, read, options):
+    label = getattr(options, option)
+    with library_errors(f"--{option} {label}"):
+        if label.startswith("none:"):
+            return _make_random(title, label)
+        name = _find_hub_id(label) if title == "ConvNeXt" else label
+        source = resolve_source(name, getattr(options, f"{option}_revision"), options.dry_run)
+        return Part(title, label, *read(source), open_tensors(source, options.dtype), source)
 
 
 def _find_hub_id(label):
@@ -102,8 +65,30 @@ def _find_hub_id(label):
     return timm.get_pretrained_cfg(label, allow_unregistered=False).hf_hub_id or label
 
 
-def _refuse(source, found, allowed):
-    raise UserError(f"{source.name} ({source.folder / 'config.json'}) is {found}. Allowed: {allowed}.")
+def _make_random(title, label):
+    name = label.removeprefix("none:")
+    if title == "ConvNeXt":
+        tiny = {"architecture": "convnext_atto", "model_args": TINY_CONVNEXT}
+        config = FilaConvNextConfig(**(tiny if name == "tiny" else {"architecture": name}))
+        model = timm.create_model(config.architecture, num_classes=0, **config.model_args)
+        details = ("timm", IMAGENET_NORMALIZATION)
+    elif name != "tiny":
+        raise ValueError("random weights are available as none:tiny.")
+    elif title == "ViT":
+        config, details = CLIPVisionConfig(**TINY_VIT), ("transformers CLIP", CLIP_NORMALIZATION)
+        model = CLIPVisionModel(config)
+    else:
+        tokenizer, details = load_tokenizer(None), ("transformers", None)
+        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
+        config = LlamaConfig(**TINY_LLAMA, **sizes, **ids)
+        model = AutoModelForCausalLM.from_config(config)
+    return Part(title, label, config, *details, hold_tensors(model.state_dict(), label))
+
+
+def _check_model_type(config, *allowed):
+    if config.model_type not in allowed:
+        raise ValueError(f"model_type {config.model_type!r} in its config is not one of {', '.join(allowed)}.")
 
 
 def _read_normalization(source, default):
@@ -112,80 +97,37 @@ def _read_normalization(source, default):
     return {key: preprocessor.get(f"image_{key}", value) for key, value in default.items()}
 
 
-def _load_vision(label, source):
-    if source is None:
-        config = CLIPVisionConfig(**TINY_VIT)
-        part = Part("ViT", (VIT_PREFIX,), label, config, CLIP_KEYS, normalization=CLIP_NORMALIZATION)
-        part.tensors = hold_tensors(CLIPVisionModel(config).state_dict(), label)
-        return part
+# Each of these returns the config, the layout and the normalization.
+def _read_vision(source):
     config = AutoConfig.from_pretrained(source.folder)
     config = getattr(config, "vision_config", config)
-    if config.model_type != "clip_vision_model":
-        _refuse(source, f"of model_type {config.model_type!r}", "a CLIP in the format of transformers")
-    normalization = _read_normalization(source, CLIP_NORMALIZATION)
-    return Part("ViT", (VIT_PREFIX,), label, config, CLIP_KEYS, source, "transformers CLIP", normalization)
+    _check_model_type(config, "clip_vision_model")
+    return config, "transformers CLIP", _read_normalization(source, CLIP_NORMALIZATION)
 
 
-def _load_convnext(label, source):
-    if source is not None:
-        config, *details = _read_convnext_config(source)
-        config = FilaConvNextConfig(**config)
-        table, layout, normalization = details
-        return Part("ConvNeXt", (CONVNEXT_PREFIX,), label, config, table, source, layout, normalization)
-    name = label.removeprefix("none:")
-    config = (
-        {"architecture": "convnext_atto", "model_args": TINY_CONVNEXT} if name == "tiny" else {"architecture": name}
-    )
-    config = FilaConvNextConfig(**config)
-    model = timm.create_model(config.architecture, num_classes=0, **config.model_args)
-    part = Part("ConvNeXt", (CONVNEXT_PREFIX,), label, config, TIMM_KEYS, normalization=IMAGENET_NORMALIZATION)
-    part.tensors = hold_tensors(model.state_dict(), label)
-    return part
-
-
-def _read_convnext_config(source):
-    """The fields of FILA's config of the ConvNeXt, the table of names, the layout, and the normalization."""
+def _read_convnext(source):
     raw, open_clip = source.read_json("config.json"), source.read_json("open_clip_config.json")
     if open_clip:
-        architecture = open_clip.get("model_cfg", {}).get("vision_cfg", {}).get("timm_model_name")
-        preprocess = CLIP_NORMALIZATION | open_clip.get("preprocess_cfg", {})
-        return {"architecture": architecture}, OPEN_CLIP_KEYS, "OpenCLIP", preprocess
+        config = FilaConvNextConfig(architecture=open_clip["model_cfg"]["vision_cfg"].get("timm_model_name"))
+        return config, "OpenCLIP", CLIP_NORMALIZATION | open_clip.get("preprocess_cfg", {})
     if "architecture" in raw:
         ours = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"}  # set by FILA
         model_args = {key: value for key, value in (raw.get("model_args") or {}).items() if key not in ours}
-        pretrained = IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
-        return {"architecture": raw["architecture"], "model_args": model_args}, TIMM_KEYS, "timm", pretrained
+        config = FilaConvNextConfig(architecture=raw["architecture"], model_args=model_args)
+        return config, "timm", IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
     config = AutoConfig.from_pretrained(source.folder)
-    found = [getattr(config, name, None) for name in ("model_type", "patch_size", "hidden_act", "num_channels")]
-    if found != ["convnext", 4, "gelu", 3]:
-        _refuse(
-            source, f"of {found}", "a ConvNeXt of timm or OpenCLIP, or of transformers with ['convnext', 4, 'gelu', 3]"
-        )
+    _check_model_type(config, "convnext")
     model_args = {"depths": list(config.depths), "dims": list(config.hidden_sizes)}
     model_args["ls_init_value"] = config.layer_scale_init_value or None
     normalization = _read_normalization(source, IMAGENET_NORMALIZATION)
-    return (
-        {"architecture": "convnext_tiny", "model_args": model_args},
-        CONVNEXT_KEYS,
-        "transformers ConvNext",
-        normalization,
-    )
+    config = FilaConvNextConfig(architecture="convnext_tiny", model_args=model_args)
+    return config, "transformers ConvNext", normalization
 
 
-def _load_text(label, source):
-    prefixes = (TEXT_PREFIX, OUTPUT_EMBEDDINGS)
-    if source is None:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)
-        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
-        config = LlamaConfig(**TINY_LLAMA, **sizes, **ids)
-        tensors = hold_tensors(AutoModelForCausalLM.from_config(config).state_dict(), label)
-        return Part("decoder", prefixes, label, config, DECODER_KEYS, tensors=tensors)
+def _read_text(source):
     config = AutoConfig.from_pretrained(source.folder, **source.gguf_file)
     layout, allowed = ("GGUF", ("llama",)) if source.gguf_file else ("transformers", TEXT_MODEL_TYPES)
-    if config.model_type not in allowed:
-        _refuse(source, f"of model_type {config.model_type!r}", f"model_type {', '.join(allowed)}")
+    _check_model_type(config, *allowed)
     if quantization := getattr(config, "quantization_config", None):
-        found = f"quantized ({quantization.get('quant_method')})"
-        _refuse(source, found, "weights that are not quantized, or a GGUF file")
-    return Part("decoder", prefixes, label, config, DECODER_KEYS, source, layout)
+        raise ValueError(f"it is quantized ({quantization.get('quant_method')}). Use plain weights, or a GGUF file.")
+    return config, layout, None

@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import filter as match_names
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from fila.common.arguments import UserError
 
-SMALL_FILES = ["*.json", "*.model", "*.jinja", "*.txt", "*.md", "LICENSE*", "USE_POLICY*", "NOTICE*"]
+LICENSE_FILES = ["LICENSE*", "USE_POLICY*", "NOTICE*"]
+SMALL_FILES = ["*.json", "*.model", "*.jinja", "*.txt", "*.md", *LICENSE_FILES]
 # What holds the weights; the first that is there is read.
 WEIGHTS_FILES = ["model.safetensors.index.json", "pytorch_model.bin.index.json"]
 WEIGHTS_FILES += [
@@ -33,34 +34,21 @@ WEIGHTS_FILES += ["*.gguf", "*.safetensors"]
 
 @dataclass
 class StoredTensor:
-    """A tensor of a checkpoint.
-
-    Args:
-        origin (`Path` or `str`): where it is, for errors.
-        shape (`tuple[int, ...]`): its shape.
-        read (`Callable`): returns it. May raise in a dry run, whose files have not been downloaded.
-    """
+    """A tensor of a checkpoint: where it is, its shape, and a function that reads it (not in a dry run)."""
 
     origin: Path | str
     shape: tuple
-    read: Callable
+    read: Callable | None
 
 
 @dataclass
 class Source:
-    """A checkpoint whose small files are on the disk.
-
-    Args:
-        name (`str`): as the user gave it.
-        folder (`Path`): has the config and tokenizer files.
-        revision (`str`, *optional*): commit of a Hub id.
-        files (`list[Path]`): the weights. Those of a Hub id may not have been downloaded.
-    """
+    """A checkpoint: its name, the folder of its small files, the files of its weights, and the commit of a Hub id."""
 
     name: str
     folder: Path
+    files: list
     revision: str | None = None
-    files: list = field(default_factory=list)
 
     @property
     def license(self):
@@ -71,7 +59,7 @@ class Source:
 
     @property
     def gguf_file(self):
-        """`dict`: the argument with which transformers reads the GGUF file; empty for other weights."""
+        """`dict`: the argument with which transformers reads a GGUF file; empty for other weights."""
         return {"gguf_file": self.files[0].name} if self.files[0].suffix == ".gguf" else {}
 
     def read_json(self, *names):
@@ -92,69 +80,51 @@ def library_errors(title):
 
 
 def resolve_source(name, revision=None, dry_run=False):
-    """Finds a checkpoint on the disk, or downloads it to the Hub's cache.
+    """Finds a checkpoint, a folder, file or Hub id, as a [`Source`]; downloads it to the Hub's cache.
 
-    Args:
-        name (`str`): folder, file or Hub id.
-        revision (`str`, *optional*): branch, tag or commit of a Hub id.
-        dry_run (`bool`): do not download weights in safetensors, whose headers can be read on the Hub.
-
-    Returns:
-        [`Source`]
-
-    Raises:
-        UserError: it is neither on the disk nor on the Hub, or has no weights, or several.
+    In a dry run, weights in safetensors are not downloaded, because their headers can be read on the Hub. Raises
+    [`UserError`] if it is neither on the disk nor on the Hub, or has no weights, or several.
     """
     path, remote = Path(name).expanduser(), set()
     if path.is_file():
-        return Source(name, path.parent, files=[path])
-    if path.is_dir():
-        source = Source(name, path)
-    else:
+        return Source(name, path.parent, [path])
+    source = Source(name, path, [])
+    if not path.is_dir():
         with library_errors(f"{name!r} is not a file or folder here, and the Hub does not give it"):
-            path = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
+            source.folder = path = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
+            source.revision = path.name
             with suppress(errors.DryRunError, errors.OfflineModeIsEnabled):  # no network: the cache is all there is
-                found = snapshot_download(name, revision=path.name, allow_patterns=WEIGHTS_FILES, dry_run=True)
-                remote = {info.filename for info in found if info.will_download and "/" not in info.filename}
-        source = Source(name, path, path.name)
+                files = snapshot_download(name, revision=path.name, allow_patterns=WEIGHTS_FILES, dry_run=True)
+                remote = {file.filename for file in files if file.will_download and "/" not in file.filename}
     names = remote | {file.name for file in path.iterdir()}
     found = next(filter(None, (match_names(names, pattern) for pattern in WEIGHTS_FILES)), [])
     if len(found) != 1:
-        raise UserError(
-            f"{name} has {'several weights' if found else 'no weights'}: {', '.join(sorted(found or names)[:12])}. Give a "
-            "safetensors, torch or GGUF file, or a folder with one of them."
-        )
+        listed = ", ".join(sorted(found or names)[:12])
+        raise UserError(f"{name} has {'several' if found else 'no'} weights: {listed}. Give one file that has them.")
     if found[0].endswith(".json"):
         found = sorted(set(source.read_json(found[0])["weight_map"].values()))
-    source.files = [path / file for file in found]
-    for file in sorted(remote & set(found)):
+    for file in remote.intersection(found):
         if not (dry_run and file.endswith(".safetensors")):
             hf_hub_download(name, file, revision=source.revision)
+    source.files = [path / file for file in found]
     return source
 
 
-def open_tensors(source, gguf_dtype):
-    """The tensors of a checkpoint by name. Those of safetensors are read one at a time, others are in memory.
-
-    Args:
-        source ([`Source`]): the checkpoint.
-        gguf_dtype (`torch.dtype`): what GGUF is dequantized to.
-
-    Returns:
-        `dict[str, StoredTensor]`
-
-    Raises:
-        UserError: a file is missing or damaged, or a pickle holds code.
+def open_tensors(source, dtype="auto"):
+    """The tensors of a checkpoint as `dict[str, StoredTensor]`. Those of safetensors are read when they are asked for,
+    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code in it.
     """
     tensors = {}
     for file in source.files:
         with library_errors(file):
             if file.suffix == ".gguf":
-                found = hold_tensors(_read_gguf(file, gguf_dtype), file)
+                found = hold_tensors(_read_gguf(file, "bfloat16" if dtype == "auto" else dtype), file)
             elif file.suffix != ".safetensors":
                 found = hold_tensors(_read_pickle(file), file)
             elif source.revision is None or file.exists():
-                found = _open_safetensors(file)
+                with safe_open(file, framework="pt") as opened:  # checks that the file has the length it states
+                    shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+                found = {name: StoredTensor(file, tuple(shapes[name]), partial(_read, file, name)) for name in shapes}
             else:  # a dry run
                 header = parse_safetensors_file_metadata(source.name, file.name, revision=source.revision)
                 found = {name: StoredTensor(file, tuple(info.shape), None) for name, info in header.tensors.items()}
@@ -164,15 +134,10 @@ def open_tensors(source, gguf_dtype):
     return tensors
 
 
-def _open_safetensors(file):
-    def read(name):
-        # The file is opened for each tensor, so that its mapping is freed and memory does not grow with the file.
-        with safe_open(file, framework="pt") as opened:
-            return opened.get_tensor(name)
-
-    with safe_open(file, framework="pt") as opened:  # checks that the file has the length it states
-        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    return {name: StoredTensor(file, shape, partial(read, name)) for name, shape in shapes.items()}
+def _read(file, name):
+    # The file is opened for each tensor, so that its mapping is freed and memory does not grow with the file.
+    with safe_open(file, framework="pt") as opened:
+        return opened.get_tensor(name)
 
 
 def hold_tensors(tensors, origin):
@@ -195,12 +160,11 @@ def _read_pickle(file):
 
 def _read_gguf(file, dtype):
     # Older versions always dequantize, and do not have the class.
-    gguf_config = getattr(transformers, "GgufConfig", None)
-    dequantize = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
-    model, info = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, **dequantize
-    )
+    config = getattr(transformers, "GgufConfig", None)
+    options = {"gguf_file": file.name, "dtype": dtype, "output_loading_info": True}
+    options |= {"quantization_config": config(dequantize=True)} if config else {}
+    model, info = AutoModelForCausalLM.from_pretrained(file.parent, **options)
     problems = [name for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in info[kind]]
     if problems:
-        raise UserError(f"{file} does not have the tensors that its header announces: {problems[:4]}.")
+        raise ValueError(f"it does not have the tensors that its header announces: {problems[:4]}.")
     return model.state_dict()

@@ -7,6 +7,7 @@ and a few tokens, which are the first rows and columns of its tensors. That all 
 """
 
 import copy
+import re
 
 import timm
 import torch
@@ -17,16 +18,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionModel, Conv
 from fila import FilaForConditionalGeneration
 from fila.common.arguments import UserError
 from fila.common.layout import DTYPES
-from fila.conversion.mapping import CONVNEXT_KEYS, INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
+from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from fila.conversion.sources import Source, open_tensors
 
-PATCHES_PER_SIDE, NUM_TOKENS = 4, 8
+NUM_TOKENS = 8
 
 
 def _make_small(config):
     """A config of FILA for a small image and a narrow decoder."""
     config = copy.deepcopy(config)
-    config.vision_config.image_size = PATCHES_PER_SIDE * config.vision_config.patch_size
+    config.vision_config.image_size = 4 * config.vision_config.patch_size
     text = config.text_config
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     text.hidden_size, text.num_attention_heads, text.num_key_value_heads = width, 1, 1
@@ -47,91 +48,65 @@ def _load(make_model, tensors, dtype):
     return model
 
 
-def _read_all(part, dtype):
-    return {name: tensor.read().to(dtype).float() for name, tensor in part.tensors.items() if "text_model" not in name}
-
-
-def _run_clip(part, config, dtype, pixels):
-    tensors = _read_all(part, dtype)
-    for name in tensors:
-        if name.endswith("position_embedding.weight"):
+def _run_source(part, config, dtype, inputs):
+    """What a source computes where its own library loads it: `list[torch.Tensor]`."""
+    if part.title == "decoder":
+        # Some checkpoints have the decoder without its head, and names without this prefix.
+        tensors = {re.sub(r"^(?!model\.|lm_head\.)", "model.", name): value for name, value in part.tensors.items()}
+        if config.tie_word_embeddings:
+            tensors[OUTPUT_EMBEDDINGS] = tensors["model.embed_tokens.weight"]
+        model = _load(lambda: AutoModelForCausalLM.from_config(config.text_config), tensors, dtype)
+        return [model(input_ids=inputs, use_cache=False).logits]
+    tensors = {
+        name: tensor.read().to(dtype).float() for name, tensor in part.tensors.items() if "text_model" not in name
+    }
+    options = {"state_dict": tensors, "dtype": torch.float32}
+    if part.title == "ViT":
+        for name in [name for name in tensors if name.endswith("position_embedding.weight")]:
             tensors[name] = tensors[name][: 1 + config.grid_size**2]
-    options = {"config": config.vision_config, "dtype": torch.float32, "output_loading_info": True}
-    clip, info = CLIPVisionModel.from_pretrained(None, state_dict=tensors, **options)
-    if info["missing_keys"]:
-        raise UserError(f"CLIPVisionModel does not find {sorted(info['missing_keys'])[:4]} in {part.label}.")
-    return [clip.eval()(pixels, output_hidden_states=True).hidden_states[config.num_vision_layers]]
-
-
-def _run_convnext(part, dtype, pixels):
-    tensors = _read_all(part, dtype)
-    if part.table is CONVNEXT_KEYS:
-        config = AutoConfig.from_pretrained(part.source.folder)
-        model = ConvNextModel.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
-        return model.eval()(pixels, output_hidden_states=True).hidden_states[1:]
+        model = CLIPVisionModel.from_pretrained(None, config=config.vision_config, **options)
+        return [model.eval()(inputs, output_hidden_states=True).hidden_states[config.num_vision_layers]]
+    if part.layout == "transformers ConvNext":
+        model = ConvNextModel.from_pretrained(None, config=AutoConfig.from_pretrained(part.source.folder), **options)
+        return model.eval()(inputs, output_hidden_states=True).hidden_states[1:]
     with init_empty_weights():
         model = timm.create_model(part.config.architecture, num_classes=0, **part.config.model_args).eval()
     model.load_state_dict(checkpoint_filter_fn(tensors, model), strict=False, assign=True)
-    return model.forward_intermediates(pixels, intermediates_only=True)
-
-
-def _run_decoder(part, config, dtype, ids):
-    prefixes = ("model.", "lm_head.")
-    tensors = {name if name.startswith(prefixes) else f"model.{name}": value for name, value in part.tensors.items()}
-    if config.tie_word_embeddings:
-        tensors[OUTPUT_EMBEDDINGS] = tensors["model.embed_tokens.weight"]
-    model = _load(lambda: AutoModelForCausalLM.from_config(config.text_config), tensors, dtype)
-    return [model(input_ids=ids, use_cache=False).logits]
+    return model.forward_intermediates(inputs, intermediates_only=True)
 
 
 @torch.no_grad()
 def compare_with_sources(folder, config, parts):
-    """Runs the output beside its sources, in float32: the encoders on noise, the decoder on a few tokens.
+    """Runs the output in a folder beside its parts, in float32: the encoders on noise, the decoder on a few tokens.
 
-    Args:
-        folder (`Path`): the output.
-        config ([`FilaConfig`]): of the output.
-        parts (`list[Part]`): the backbones.
-
-    Returns:
-        `list[str]`: one line for each comparison.
-
-    Raises:
-        UserError: a difference.
+    Returns one line for each comparison, as `list[str]`. Raises [`UserError`] for a difference.
     """
     dtype, config = DTYPES[str(config.dtype).removeprefix("torch.")], _make_small(config)
+    sizes = {"ViT": config.vision_config.image_size, "ConvNeXt": config.high_res_image_size}
     generator = torch.Generator().manual_seed(0)
-    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
-    pixels, high_res_pixels = (torch.randn(1, 3, side, side, generator=generator) for side in (size, high_res_size))
-    ids = torch.arange(NUM_TOKENS)[None]
-    run = {"ViT": lambda part: _run_clip(part, config, dtype, pixels)}
-    run |= {"ConvNeXt": lambda part: _run_convnext(part, dtype, high_res_pixels)}
-    run |= {"decoder": lambda part: _run_decoder(part, config, dtype, ids)}
-    expected = {part.title: run[part.title](part) for part in parts}  # one source in memory at a time
+    inputs = {title: torch.randn(1, 3, size, size, generator=generator) for title, size in sizes.items()}
+    inputs["decoder"] = torch.arange(NUM_TOKENS)[None]
+    expected = {part.title: _run_source(part, config, dtype, inputs[part.title]) for part in parts}
 
-    tensors = open_tensors(Source("output", folder, files=sorted(folder.glob("*.safetensors"))), dtype)
-    if config.tie_word_embeddings:
-        tensors[OUTPUT_EMBEDDINGS] = tensors[INPUT_EMBEDDINGS]
+    tensors = open_tensors(Source("output", folder, sorted(folder.glob("*.safetensors"))))
+    tensors.setdefault(OUTPUT_EMBEDDINGS, tensors[INPUT_EMBEDDINGS])
     model = _load(lambda: FilaForConditionalGeneration(config), tensors, dtype)
-    tower, inputs = (
-        model.model.vision_tower,
-        {"pixel_values": pixels[:, None], "high_res_pixel_values": high_res_pixels[:, None]},
-    )
-    actual = {"ViT": [tower(**inputs, image_sizes=[(size, size)], image_grids=[(0, 0)]).last_hidden_state]}
-    if "ConvNeXt" in expected:
-        actual["ConvNeXt"] = tower.convnext.forward_intermediates(high_res_pixels, intermediates_only=True)
-    actual["decoder"] = [model(input_ids=ids, use_cache=False).logits]
-    names = {"ViT": "visual tokens", "ConvNeXt": "features of the ConvNeXt", "decoder": "logits"}
-    return [_check_equal(names[part.title], actual[part.title], expected[part.title], part) for part in parts]
+    tower = model.model.vision_tower
+    images = {"image_sizes": [(sizes["ViT"],) * 2], "image_grids": [(0, 0)]}
+    tokens = tower(inputs["ViT"][:, None], inputs["ConvNeXt"][:, None], **images).last_hidden_state
+    actual = {"ViT": [tokens], "decoder": [model(input_ids=inputs["decoder"], use_cache=False).logits]}
+    if tower.convnext is not None:
+        actual["ConvNeXt"] = tower.convnext.forward_intermediates(inputs["ConvNeXt"], intermediates_only=True)
+    return [_check_equal(part, actual[part.title], expected[part.title]) for part in parts]
 
 
-def _check_equal(title, actual, expected, part):
-    tolerance = 1e-4 if part.table is CONVNEXT_KEYS else 0  # transformers computes a ConvNeXt in another order
-    pairs = list(zip(actual, expected, strict=True))
-    difference = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+def _check_equal(part, actual, expected):
+    what = {"ViT": "visual tokens", "ConvNeXt": "features of the ConvNeXt", "decoder": "logits"}[part.title]
+    tolerance = 1e-4 if part.layout == "transformers ConvNext" else 0  # transformers computes in another order
+    difference = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(actual, expected, strict=True))
     if not difference <= tolerance:
         raise UserError(
-            f"The {title} differ from those of {part.label} by up to {difference:.3g} of the largest (allowed: {tolerance}), "
-            "so the output was not kept. `--no-verify` keeps it, to find out why. Please report it."
+            f"The {what} differ from those of {part.label} by {difference:.3g} of the largest (allowed: {tolerance}), so the "
+            "output was not kept. `--no-verify` keeps it, to find out why. Please report it."
         )
-    return f"{title}: " + ("equal, bit by bit" if difference == 0 else f"equal within {difference:.2g}")
+    return f"{what}: " + ("equal, bit by bit" if difference == 0 else f"equal within {difference:.2g}")

@@ -168,7 +168,11 @@ def test_a_byte_that_is_written_wrong_is_found_and_nothing_is_kept(sources, monk
 
     def save_wrong(tensors, file, **kwargs):
         name = max(tensors)
-        save_file(tensors | {name: tensors[name] + (torch.arange(tensors[name].numel()) == 0).view_as(tensors[name])}, file, **kwargs)
+        save_file(
+            tensors | {name: tensors[name] + (torch.arange(tensors[name].numel()) == 0).view_as(tensors[name])},
+            file,
+            **kwargs,
+        )
 
     monkeypatch.setattr(assembling, "save_file", save_wrong)
     with pytest.raises(UserError, match=r"differs from .*model\.safetensors"):
@@ -179,7 +183,10 @@ def test_a_byte_that_is_written_wrong_is_found_and_nothing_is_kept(sources, monk
 @pytest.mark.parametrize(
     "names",
     [
-        ("model.vision_tower.vit.layers.4.self_attn.q_proj.weight", "model.vision_tower.vit.layers.4.self_attn.k_proj.weight"),
+        (
+            "model.vision_tower.vit.layers.4.self_attn.q_proj.weight",
+            "model.vision_tower.vit.layers.4.self_attn.k_proj.weight",
+        ),
         ("model.vision_tower.convnext.stages.2.blocks.0.gamma", "model.vision_tower.convnext.stages.2.blocks.1.gamma"),
         ("model.language_model.layers.1.mlp.up_proj.weight", "model.language_model.layers.1.mlp.gate_proj.weight"),
         ("model.language_model.embed_tokens.weight", "lm_head.weight"),
