@@ -32,7 +32,7 @@ class ConvertArguments:
     vision: str | None = HfArg(default=None, help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
     convnext: str | None = HfArg(
         default=None,
-        help="ConvNeXt: timm name with tag, Hub id or folder of timm, OpenCLIP or transformers; or none:tiny, or "
+        help="ConvNeXt of timm (also by its name with tag), OpenCLIP or transformers: Hub id or folder; or none:tiny, or "
         "none: and the timm name of a ConvNeXt. Not used with --fusion_type none.",
     )
     text: str | None = HfArg(default=None, help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
@@ -41,19 +41,14 @@ class ConvertArguments:
     convnext_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
     text_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
     fusion_type: str = HfArg(default="cvfm", help="cvfm, none, cross_attention or channel_concat")
-    fusion_layers: list[int] | None = HfArg(
-        default=None, help="ViT layers after which to fuse (default: 2 6 12 20, scaled to the depth of the ViT)"
-    )
+    fusion_layers: list[int] | None = HfArg(default=None, help="ViT layers to fuse after (default: 2 6 12 20 of 24)")
     fusion_align: str = HfArg(default="conv", help="conv or interpolate")
     dtype: str = HfArg(default="auto", help="bfloat16, float16, float32, or auto: the decoder's own, else bfloat16")
     max_shard_size: str = HfArg(default="1.5GB", help="largest weights file; so much is in memory at a time")
     seed: int = HfArg(default=0, help="seed of the weights that are not taken from a source")
     verify: bool = HfArg(default=True, help="compare the output with the sources")
     overwrite: bool = HfArg(default=False, help="replace a model folder at the output")
-    dry_run: bool = HfArg(
-        default=False,
-        help="print the plan and the sizes, and write nothing; only headers of safetensors are downloaded",
-    )
+    dry_run: bool = HfArg(default=False, help="print the plan and the sizes; write nothing, download no safetensors")
     push_to_hub: str | None = HfArg(default=None, help="Hub id to upload the result to")
 
 

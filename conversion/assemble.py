@@ -94,9 +94,8 @@ def make_plan(config, parts):
     state = model.state_dict()
     if config.tie_word_embeddings:
         del state[OUTPUT_EMBEDDINGS]
-    weights = {
-        name: tensor.to("meta", DTYPES[str(config.dtype).removeprefix("torch.")]) for name, tensor in state.items()
-    }
+    dtype = DTYPES[str(config.dtype).removeprefix("torch.")]
+    weights = {name: tensor.to("meta", dtype) for name, tensor in state.items()}
     origins = hold_tensors({name: tensor for name, tensor in state.items() if not tensor.is_meta}, "untrained")
     for part in parts:
         shapes = {name: tuple(place.shape) for name, place in weights.items() if name.startswith(PREFIXES[part.title])}
@@ -104,6 +103,10 @@ def make_plan(config, parts):
         added_rows = config.text_config.vocab_size - part.config.vocab_size if embeddings else 0
         shapes |= {name: (shapes[name][0] - added_rows, *shapes[name][1:]) for name in embeddings}
         used, dropped = map_tensors(part, shapes, config)
+        head = part.tensors.get(OUTPUT_EMBEDDINGS) if config.tie_word_embeddings else None
+        if head and head.read and not torch.equal(head.read(), used[INPUT_EMBEDDINGS].read()):
+            problem = "lm_head differs from the input embeddings, though the config says that they are tied"
+            raise UserError(f"{head.origin}: {problem}. Set tie_word_embeddings to false in its config.json.")
         for name in embeddings if added_rows else ():
             used[name] = replace(used[name], read=partial(_read_padded, used[name], added_rows))
         origins |= used
@@ -121,16 +124,6 @@ def _read_padded(tensor, num_rows):
     return torch.cat([weights, mean.to(weights.dtype).expand(num_rows, -1)])
 
 
-def check_tied_embeddings(text):
-    """Raises [`UserError`] for a decoder whose embeddings are tied by its config but not by its weights."""
-    head, embeddings = (text.tensors.get(name) for name in ("lm_head.weight", "model.embed_tokens.weight"))
-    if head and embeddings and not torch.equal(head.read(), embeddings.read()):
-        raise UserError(
-            f"{head.origin}: lm_head.weight differs from model.embed_tokens.weight, though the config says that they are "
-            "tied. Set tie_word_embeddings to false in its config.json."
-        )
-
-
 def write_weights(weights, origins, folder, options):
     """Writes safetensors files, one of them in memory at a time, and compares each with what it was written from.
 
@@ -145,9 +138,7 @@ def write_weights(weights, origins, folder, options):
                 progress.update(tensor.nbytes)
                 with safe_open(folder / filename, framework="pt") as file:
                     if options.verify and not torch.equal(_view_bytes(file.get_tensor(name)), _view_bytes(tensor)):
-                        raise UserError(
-                            f"{filename}: {name!r} differs from {origins[name].origin}. Check disk and memory."
-                        )
+                        raise UserError(f"{filename}: {name!r} differs from {origins[name].origin}. Check the disk.")
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
@@ -163,7 +154,7 @@ def check_output(options):
     """The folder to write, as a `Path`. Raises [`UserError`] if there is something in it that may not be replaced."""
     output = Path(options.output).expanduser().resolve()
     precious = {"the repository of FILA": ROOT, "the current folder": Path.cwd()}
-    labels = filter(None, (options.vision, options.convnext, options.text))
+    labels = (options.vision, options.convnext or ".", options.text)
     precious |= {label: Path(label).expanduser().resolve() for label in labels}
     for title, path in precious.items():
         if path.exists() and path.is_relative_to(output):
@@ -190,8 +181,6 @@ def convert(options):
         processor = FilaProcessor(make_image_processor(config, parts), tokenizer, chat_template=chat_template)
         generation_config = make_generation_config(parts[-1], config, tokenizer)
         weights, origins = make_plan(config, parts)
-    if config.tie_word_embeddings and not options.dry_run:
-        check_tied_embeddings(parts[-1])
 
     needed = sum(place.nbytes for place in weights.values()) + 64_000_000  # tokenizer and the rest
     free = shutil.disk_usage(next(parent for parent in output.parents if parent.exists())).free

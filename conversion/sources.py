@@ -22,13 +22,8 @@ from fila.common.arguments import UserError
 LICENSE_FILES = ["LICENSE*", "USE_POLICY*", "NOTICE*"]
 SMALL_FILES = ["*.json", "*.model", "*.jinja", "*.txt", "*.md", *LICENSE_FILES]
 # What holds the weights; the first that is there is read.
-WEIGHTS_FILES = ["model.safetensors.index.json", "pytorch_model.bin.index.json"]
-WEIGHTS_FILES += [
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
-]
+WEIGHTS_FILES = ["model.safetensors.index.json", "pytorch_model.bin.index.json", "model.safetensors"]
+WEIGHTS_FILES += ["open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin"]
 WEIGHTS_FILES += ["*.gguf", "*.safetensors"]
 
 
@@ -116,7 +111,7 @@ def open_tensors(source, dtype="auto"):
     """
     tensors = {}
     for file in source.files:
-        with library_errors(file):
+        with library_errors(f"{file} cannot be read"):
             if file.suffix == ".gguf":
                 found = hold_tensors(_read_gguf(file, "bfloat16" if dtype == "auto" else dtype), file)
             elif file.suffix != ".safetensors":

@@ -83,11 +83,9 @@ def make_chat_template(source, tokenizer):
     template = template["default"] if isinstance(template, dict) else template
     if "<\\u2060image>" in template:  # FILA's own
         return template
-    user = {"role": "user", "content": " What is 2 + 2? \n"}
-    chats = [[user], [{"role": "system", "content": "Be brief."}, user]]
-    chats += [
-        [user, {"role": "assistant", "content": answer}, user][:length] for answer, length in ((" 4\n", 2), ("4", 3))
-    ]
+    turns = {"system": "Be brief.", "user": " What is 2 + 2? \n", "assistant": " 4\n"}
+    system, user, answer = ({"role": role, "content": content} for role, content in turns.items())
+    chats = [[user], [system, user], [user, answer], [user, answer | {"content": "4"}, user]]
 
     def render(text, chat, prompt):
         try:

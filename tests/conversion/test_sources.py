@@ -31,7 +31,7 @@ from fila.common.arguments import UserError
 def test_truncated_files_are_refused(sources, keep):
     file = sources / "text" / "model.safetensors"
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
-    with pytest.raises(UserError, match=r"model\.safetensors: SafetensorError"):
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read: SafetensorError"):
         assemble(sources)
 
 
@@ -40,7 +40,7 @@ def test_an_index_that_names_an_absent_shard_is_refused(sources):
     write_text(sources / "text", max_shard_size="20KB")
     lost = sorted((sources / "text").glob("model-*.safetensors"))[1]
     lost.unlink()
-    with pytest.raises(UserError, match=f"{lost.name}: FileNotFoundError"):
+    with pytest.raises(UserError, match=f"{lost.name} cannot be read: FileNotFoundError"):
         assemble(sources)
 
 
