@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 from fila.common.arguments import UserError
 from fila.common.files import new_folder
-from fila.common.layout import DTYPES, REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
+from fila.common.layout import REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
 from fila.conversion.card import make_model_card, make_parts_table
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXES, map_tensors
 from fila.conversion.parts import load_parts
@@ -36,7 +36,6 @@ def make_config(parts, tokenizer, options):
     if len(tokenizer) > text_config.vocab_size:
         text_config.vocab_size = -(-len(tokenizer) // 64) * 64
     text_config.name_or_path, text_config.pad_token_id = "", tokenizer.pad_token_id
-    dtype = str(text_config.dtype).removeprefix("torch.") if options.dtype == "auto" else options.dtype
     # FILA fuses after these layers of a ViT with 24; other depths take the same fractions.
     layers = [max(1, round(layer * configs["ViT"].num_hidden_layers / 24)) for layer in (2, 6, 12, 20)]
     return FilaConfig(
@@ -47,7 +46,7 @@ def make_config(parts, tokenizer, options):
         fusion_layers=options.fusion_layers or layers,
         fusion_align=options.fusion_align,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        dtype=dtype if dtype in DTYPES else "bfloat16",
+        dtype=options.dtype if options.dtype != "auto" else text_config.dtype or "bfloat16",
         architectures=["FilaForConditionalGeneration"],
     )
 
@@ -94,8 +93,7 @@ def make_plan(config, parts):
     state = model.state_dict()
     if config.tie_word_embeddings:
         del state[OUTPUT_EMBEDDINGS]
-    dtype = DTYPES[str(config.dtype).removeprefix("torch.")]
-    weights = {name: tensor.to("meta", dtype) for name, tensor in state.items()}
+    weights = {name: tensor.to("meta", config.dtype) for name, tensor in state.items()}
     origins = hold_tensors({name: tensor for name, tensor in state.items() if not tensor.is_meta}, "untrained")
     for part in parts:
         shapes = {name: tuple(place.shape) for name, place in weights.items() if name.startswith(PREFIXES[part.title])}

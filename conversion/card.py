@@ -13,12 +13,7 @@ CARD = Path(__file__).parent / "templates" / "model_card.md"
 
 
 def make_parts_table(weights, parts):
-    """The parts of the output, where they come from and their sizes, as a Markdown table.
-
-    Args:
-        weights (`dict[str, torch.Tensor]`): the output's tensors, which may be on the meta device.
-        parts (`list[Part]`): the backbones.
-    """
+    """The parts of the output, where they come from and their sizes, as a Markdown table. `weights` may be on meta."""
     rows = ["| part | source | layout | revision | licence | parameters | size |", "| --- " * 7 + "|"]
     origins = dict.fromkeys(PREFIXES, ("untrained", "", "", ""))
     for part in parts:

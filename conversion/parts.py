@@ -53,16 +53,11 @@ def _load_part(title, option, read, options):
     with library_errors(f"--{option} {label}"):
         if label.startswith("none:"):
             return _make_random(title, label)
-        name = _find_hub_id(label) if title == "ConvNeXt" else label
+        name = label
+        if title == "ConvNeXt" and not Path(label).expanduser().exists() and timm.is_model(label.split(".")[0]):
+            name = timm.get_pretrained_cfg(label, allow_unregistered=False).hf_hub_id or label
         source = resolve_source(name, getattr(options, f"{option}_revision"), options.dry_run)
         return Part(title, label, *read(source), open_tensors(source, options.dtype), source)
-
-
-def _find_hub_id(label):
-    """Unless it is a path, a name such as "convnext_tiny.in12k" is timm's, which knows its Hub id."""
-    if Path(label).expanduser().exists() or not timm.is_model(label.split(".")[0]):
-        return label
-    return timm.get_pretrained_cfg(label, allow_unregistered=False).hf_hub_id or label
 
 
 def _make_random(title, label):

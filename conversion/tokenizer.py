@@ -58,8 +58,9 @@ def add_image_token(source, max_length):
             state["model"]["vocab"][IMAGE_TOKEN] = state["model"]["vocab"].pop(reserved)
     special = {name: str(token) for name, token in source.special_tokens_map.items() if isinstance(token, str)}
     special.pop("image_token", None)
-    known = source.get_vocab()
-    special.setdefault("pad_token", next((token for token in PAD_TOKENS if token in known), source.eos_token))
+    special.setdefault(
+        "pad_token", next((token for token in PAD_TOKENS if token in source.get_vocab()), source.eos_token)
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         extra_special_tokens={"image_token": IMAGE_TOKEN},

@@ -17,11 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionModel, Conv
 
 from fila import FilaForConditionalGeneration
 from fila.common.arguments import UserError
-from fila.common.layout import DTYPES
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
 from fila.conversion.sources import Source, open_tensors
 
-NUM_TOKENS = 8
 OUTPUTS = {"ViT": "visual tokens", "ConvNeXt": "features of the ConvNeXt", "decoder": "logits"}
 
 
@@ -31,8 +29,8 @@ def _make_small(config):
     config.vision_config.image_size = 4 * config.vision_config.patch_size
     text = config.text_config
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    text.hidden_size, text.num_attention_heads, text.num_key_value_heads = width, 1, 1
-    text.intermediate_size, text.vocab_size = min(text.intermediate_size, width), NUM_TOKENS
+    text.hidden_size, text.num_attention_heads, text.num_key_value_heads = min(text.hidden_size, width), 1, 1
+    text.intermediate_size, text.vocab_size = min(text.intermediate_size, width), 8
     text.pad_token_id = None  # it would have to be one of the few tokens
     return config
 
@@ -49,17 +47,19 @@ def _load(make_model, tensors, dtype):
     return model
 
 
-def _run_source(part, config, dtype, inputs):
+def _run_source(part, config, inputs):
     """What a source computes where its own library loads it: `list[torch.Tensor]`."""
     if part.title == "decoder":
         # Some checkpoints have the decoder without its head, and names without this prefix.
         tensors = {re.sub(r"^(?!model\.|lm_head\.)", "model.", name): value for name, value in part.tensors.items()}
         if config.tie_word_embeddings:
             tensors[OUTPUT_EMBEDDINGS] = tensors["model.embed_tokens.weight"]
-        model = _load(lambda: AutoModelForCausalLM.from_config(config.text_config), tensors, dtype)
+        model = _load(lambda: AutoModelForCausalLM.from_config(config.text_config), tensors, config.dtype)
         return [model(input_ids=inputs, use_cache=False).logits]
     tensors = {
-        name: tensor.read().to(dtype).float() for name, tensor in part.tensors.items() if "text_model" not in name
+        name: tensor.read().to(config.dtype).float()
+        for name, tensor in part.tensors.items()
+        if "text_model" not in name
     }
     options = {"state_dict": tensors, "dtype": torch.float32}
     if part.title == "ViT":
@@ -76,11 +76,11 @@ def _run_source(part, config, dtype, inputs):
     return model.forward_intermediates(inputs, intermediates_only=True)
 
 
-def _run_output(folder, config, dtype, inputs):
+def _run_output(folder, config, inputs):
     """What the output computes, by the title of each part."""
     tensors = open_tensors(Source("output", folder, sorted(folder.glob("*.safetensors"))))
     tensors.setdefault(OUTPUT_EMBEDDINGS, tensors[INPUT_EMBEDDINGS])
-    model = _load(lambda: FilaForConditionalGeneration(config), tensors, dtype)
+    model = _load(lambda: FilaForConditionalGeneration(config), tensors, config.dtype)
     tower, images = model.model.vision_tower, {"image_sizes": [inputs["ViT"].shape[-2:]], "image_grids": [(0, 0)]}
     tokens = tower(inputs["ViT"][:, None], inputs["ConvNeXt"][:, None], **images).last_hidden_state
     outputs = {"ViT": [tokens], "decoder": [model(input_ids=inputs["decoder"], use_cache=False).logits]}
@@ -95,15 +95,15 @@ def compare_with_sources(folder, config, parts):
 
     Returns one line for each comparison, as `list[str]`. Raises [`UserError`] for a difference.
     """
-    dtype, config = DTYPES[str(config.dtype).removeprefix("torch.")], _make_small(config)
+    config = _make_small(config)
     sizes = {"ViT": config.vision_config.image_size, "ConvNeXt": config.high_res_image_size}
     generator = torch.Generator().manual_seed(0)
     inputs = {title: torch.randn(1, 3, size, size, generator=generator) for title, size in sizes.items()}
-    inputs["decoder"] = torch.arange(NUM_TOKENS)[None]
-    outputs, lines = _run_output(folder, config, dtype, inputs), []
+    inputs["decoder"] = torch.arange(config.text_config.vocab_size)[None]
+    outputs, lines = _run_output(folder, config, inputs), []
     for part in parts:  # one model in memory at a time
         tolerance = 1e-4 if part.layout == "transformers ConvNext" else 0  # transformers computes in another order
-        pairs = zip(outputs[part.title], _run_source(part, config, dtype, inputs[part.title]), strict=True)
+        pairs = zip(outputs[part.title], _run_source(part, config, inputs[part.title]), strict=True)
         differences = [(actual - expected).abs().max() / expected.abs().max() for actual, expected in pairs]
         difference = torch.stack(differences).max().item()  # NaN if one of them is
         if not difference <= tolerance:

@@ -23,6 +23,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     SiglipVisionConfig,
 )
 
@@ -95,7 +97,9 @@ def test_llama_layouts_are_taken_bit_by_bit(sources, tie, shard):
 
 
 @pytest.mark.parametrize(
-    "kind", [(MistralConfig, MistralForCausalLM), (Qwen2Config, Qwen2ForCausalLM)], ids=["mistral", "qwen2"]
+    "kind",
+    [(MistralConfig, MistralForCausalLM), (Qwen2Config, Qwen2ForCausalLM), (Qwen3Config, Qwen3ForCausalLM)],
+    ids=["mistral", "qwen2", "qwen3"],
 )
 def test_other_decoders_with_the_names_of_llama_are_assembled_and_verified(sources, kind, capsys):
     shutil.rmtree(sources / "text")
