@@ -32,7 +32,7 @@ class ConvertArguments:
     vision: str | None = HfArg(default=None, help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
     convnext: str | None = HfArg(
         default=None,
-        help="ConvNeXt of timm (also by its name with tag), OpenCLIP or transformers: Hub id or folder; or none:tiny, or "
+        help="ConvNeXt of timm (also its name with tag), OpenCLIP or transformers: Hub id or folder; or none:tiny, or "
         "none: and the timm name of a ConvNeXt. Not used with --fusion_type none.",
     )
     text: str | None = HfArg(default=None, help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
@@ -53,7 +53,7 @@ class ConvertArguments:
 
 
 def parse_options(arguments=None):
-    """The [`ConvertArguments`] of a command line. Raises [`UserError`] for a wrong recipe or option, or a missing one."""
+    """The [`ConvertArguments`] of a command line. Raises [`UserError`] for a wrong or missing option."""
     (options,) = parse_arguments(ConvertArguments, __doc__, arguments)
     needed = ["vision", "text", "output"] + ["convnext"] * (options.fusion_type != "none")
     missing = [f"--{name}" for name in needed if getattr(options, name) is None]

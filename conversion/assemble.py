@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, split_torch_state_dict_into_shards
+from huggingface_hub import HfApi, ModelCard, ModelCardData, split_torch_state_dict_into_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -21,11 +21,10 @@ from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, F
 from fila.common.arguments import UserError
 from fila.common.files import new_folder
 from fila.common.layout import REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
-from fila.conversion.card import make_model_card, make_parts_table
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXES, map_tensors
 from fila.conversion.parts import load_parts
 from fila.conversion.sources import LICENSE_FILES, hold_tensors, library_errors
-from fila.conversion.tokenizer import IMAGE_TOKEN, add_image_token, load_tokenizer, make_chat_template
+from fila.conversion.tokenizer import IMAGE_TOKEN, TEMPLATES, add_image_token, load_tokenizer, make_chat_template
 from fila.conversion.verify import compare_with_sources
 
 
@@ -123,10 +122,7 @@ def _read_padded(tensor, num_rows):
 
 
 def write_weights(weights, origins, folder, options):
-    """Writes safetensors files, one of them in memory at a time, and compares each with what it was written from.
-
-    Raises [`UserError`] for a file with other bytes.
-    """
+    """Writes safetensors files, one in memory at a time. Raises [`UserError`] for one that has other bytes."""
     split = split_torch_state_dict_into_shards(weights, max_shard_size=options.max_shard_size)
     with tqdm(total=sum(place.nbytes for place in weights.values()), unit="B", unit_scale=True) as progress:
         for filename, names in split.filename_to_tensors.items():
@@ -152,21 +148,55 @@ def check_output(options):
     """The folder to write, as a `Path`. Raises [`UserError`] if there is something in it that may not be replaced."""
     output = Path(options.output).expanduser().resolve()
     precious = {"the repository of FILA": ROOT, "the current folder": Path.cwd()}
-    labels = (options.vision, options.convnext or ".", options.text)
-    precious |= {label: Path(label).expanduser().resolve() for label in labels}
+    precious |= {label: Path(label).expanduser() for label in (options.vision, options.convnext or ".", options.text)}
     for title, path in precious.items():
-        if path.exists() and path.is_relative_to(output):
+        if path.exists() and path.resolve().is_relative_to(output):
             raise UserError(f"--output {output} is or holds {title}. Name another folder.")
     if output.is_file() or (output.exists() and any(output.iterdir()) and not options.overwrite):
         raise UserError(f"--output {output} is a file, or a folder that is not empty and needs --overwrite.")
     return output
 
 
+def make_parts_table(weights, parts):
+    """The parts of the output, where they come from and their sizes, as a Markdown table. `weights` may be on meta."""
+    rows = ["| part | source | layout | revision | licence | parameters | size |", "| --- " * 7 + "|"]
+    origins = dict.fromkeys(PREFIXES, ("untrained", "", "", ""))
+    for part in parts:
+        origins[part.title] = (part.label, "random weights", "", "")
+        if part.source is not None:
+            is_local = part.source.revision is None
+            label = Path(part.label).name if is_local else part.label  # without the folders of this machine
+            origins[part.title] = (label, part.layout, part.source.revision or "local", part.source.license)
+    for title, origin in [*origins.items(), ("all", ("", "", "", ""))]:
+        chosen = [tensor for name, tensor in weights.items() if name.startswith(PREFIXES.get(title, ""))]
+        if chosen:
+            size = tqdm.format_sizeof(sum(tensor.nbytes for tensor in chosen), "B")
+            count = f"{sum(tensor.numel() for tensor in chosen) / 1e6:,.1f} M"
+            rows.append(f"| {' | '.join((title, *origin, count, size))} |")
+    return "\n".join(rows)
+
+
+def make_model_card(name, weights, parts, config):
+    """The README of the output, as a [`ModelCard`]: what it is made of, and what has not been trained."""
+    sources = [part.source for part in parts if part.source is not None]
+    licenses = {source.license for source in sources} or {"apache-2.0"}
+    header = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        license=licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
+        tags=["vision-language-model", "custom_code", "fila"],
+        base_model=[source.name for source in sources if source.revision is not None] or None,
+    )
+    table = make_parts_table(weights, parts)
+    template = str(TEMPLATES / "model_card.md")
+    return ModelCard.from_template(header, template_path=template, name=name, table=table, config=config)
+
+
 def convert(options):
     """Assembles a FILA as [`ConvertArguments`] say.
 
-    Returns the model folder as a `Path`. It is complete, or this raises and nothing has changed: [`UserError`] for anything
-    that the user can fix.
+    Returns the model folder as a `Path`. It is complete, or this raises and nothing has changed: [`UserError`] for
+    anything that the user can fix.
     """
     output = check_output(options)
     torch.manual_seed(options.seed)

@@ -83,10 +83,10 @@ def _rename(name, part, config):
 
 
 def map_tensors(part, shapes, config):
-    """Accounts for every tensor of a [`Part`], of which FILA needs `shapes`: it is used, or dropped for a reason, or an error.
+    """Accounts for every tensor of a [`Part`], of which FILA needs `shapes`: used, dropped for a reason, or an error.
 
-    Returns the [`StoredTensor`]s under FILA's names, and a `Counter` of the reasons. Raises [`UserError`] for a tensor that
-    is missing, unknown or of the wrong shape.
+    Returns the [`StoredTensor`]s under FILA's names, and a `Counter` of the reasons. Raises [`UserError`] for a tensor
+    that is missing, unknown or of the wrong shape.
     """
     used, dropped = {}, Counter()
     for name, tensor in part.tensors.items():

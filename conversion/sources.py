@@ -107,7 +107,7 @@ def resolve_source(name, revision=None, dry_run=False):
 
 def open_tensors(source, dtype="auto"):
     """The tensors of a checkpoint as `dict[str, StoredTensor]`. Those of safetensors are read when they are asked for,
-    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code in it.
+    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code.
     """
     tensors = {}
     for file in source.files:
@@ -146,10 +146,8 @@ def _read_pickle(file):
         content = torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
         content = content.get("state_dict", content)
     except Exception as error:  # torch's message says how to run the code
-        raise UserError(
-            f"{file} is damaged or holds more than a dict of tensors, and was not run. If you trust it, load it where it "
-            "was made, and save its weights with `safetensors.torch.save_file(state_dict, 'model.safetensors')`."
-        ) from error
+        advice = "If you trust it, save its weights with `safetensors.torch.save_file(tensors, 'model.safetensors')`."
+        raise UserError(f"{file} is damaged or holds more than a dict of tensors, and was not run. {advice}") from error
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 

@@ -24,7 +24,7 @@ SENTENCE = "Fine print, line 3: total 1,284.50 EUR, due 2026-11-24 (see §7)."
 
 
 def load_tokenizer(source):
-    """The tokenizer of a decoder's [`Source`], or this repository's own. Raises `ValueError` if there is no fast one."""
+    """The tokenizer of a decoder's [`Source`], or this repository's own. Raises `ValueError` if none is fast."""
     if source is None:  # the automatic class would ask whether to trust the code in the folder
         return PreTrainedTokenizerFast.from_pretrained(ROOT)
     tokenizer = AutoTokenizer.from_pretrained(source.folder, **source.gguf_file)
@@ -56,11 +56,10 @@ def add_image_token(source, max_length):
         added[reserved]["content"] = IMAGE_TOKEN
         if reserved in state["model"]["vocab"]:
             state["model"]["vocab"][IMAGE_TOKEN] = state["model"]["vocab"].pop(reserved)
+    pad_token = next((token for token in PAD_TOKENS if token in source.get_vocab()), source.eos_token)
     special = {name: str(token) for name, token in source.special_tokens_map.items() if isinstance(token, str)}
+    special = {"pad_token": pad_token} | special
     special.pop("image_token", None)
-    special.setdefault(
-        "pad_token", next((token for token in PAD_TOKENS if token in source.get_vocab()), source.eos_token)
-    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         extra_special_tokens={"image_token": IMAGE_TOKEN},
@@ -77,8 +76,8 @@ def add_image_token(source, max_length):
 def make_chat_template(source, tokenizer):
     """The chat template of a decoder's tokenizer, made to take images and to mark the answers for training.
 
-    `tokenizer` is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise this
-    raises [`UserError`].
+    `tokenizer` is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise
+    this raises [`UserError`].
     """
     template = source.chat_template or (TEMPLATES / "chat_plain.jinja").read_text(encoding="utf-8")
     template = template["default"] if isinstance(template, dict) else template
@@ -103,8 +102,7 @@ def make_chat_template(source, tokenizer):
         if all(render(wrapped, *case) == render(template, *case) for case in product(chats, (False, True))):
             return wrapped
     raise UserError(
-        f"The chat template of {source.name_or_path} changes its messages in a way that FILA cannot follow. Put a plainer "
-        "chat_template.jinja beside its weights."
+        f"FILA cannot follow the chat template of {source.name_or_path}. Put a plainer one beside its weights."
     )
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output beside its sources, as their own libraries load them: equal visual tokens, ConvNeXt features and logits.
 
-What runs is small, but has every layer: the encoders see an image of 4 x 4 patches, and the decoder has one attention head
-and a few tokens, which are the first rows and columns of its tensors. That all bytes were written is checked elsewhere.
+What runs is small, but has every layer: the encoders see an image of 4 x 4 patches, and the decoder has one attention
+head and a few tokens, which are the first rows and columns of its tensors. `write_weights` has compared all bytes.
 """
 
 import copy
@@ -107,9 +107,8 @@ def compare_with_sources(folder, config, parts):
         differences = [(actual - expected).abs().max() / expected.abs().max() for actual, expected in pairs]
         difference = torch.stack(differences).max().item()  # NaN if one of them is
         if not difference <= tolerance:
-            raise UserError(
-                f"The {OUTPUTS[part.title]} differ from those of {part.label} by {difference:.3g} of the largest (allowed: "
-                f"{tolerance}), so the output was not kept. `--no-verify` keeps it, to find out why. Please report it."
-            )
+            problem = f"differ from those of {part.label} by {difference:.3g} of the largest (allowed: {tolerance})"
+            advice = "The output was not kept. `--no-verify` keeps it, to find out why. Please report it."
+            raise UserError(f"The {OUTPUTS[part.title]} {problem}. {advice}")
         lines.append(f"{OUTPUTS[part.title]}: equal" + (f" within {difference:.2g}" if difference else ", bit by bit"))
     return lines
