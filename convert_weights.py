@@ -73,6 +73,8 @@ def main(arguments=None):
         run_command(lambda: convert(parse_options(arguments)))
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

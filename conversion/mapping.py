@@ -67,7 +67,7 @@ TABLES = {"transformers CLIP": CLIP_KEYS, "timm": TIMM_KEYS, "OpenCLIP": OPEN_CL
 TABLES |= {"transformers ConvNext": CONVNEXT_KEYS, "transformers": DECODER_KEYS, "GGUF": DECODER_KEYS}
 
 
-def _rename(name, part, config):
+def rename(name, part, config):
     """The name in FILA of a tensor of a [`Part`], by its table; or [`Drop`] for one that is not used."""
     for pattern, replacement in TABLES[part.layout]:
         if not isinstance(replacement, Drop):
@@ -90,7 +90,7 @@ def map_tensors(part, shapes, config):
     """
     used, dropped = {}, Counter()
     for name, tensor in part.tensors.items():
-        new_name = _rename(name, part, config)
+        new_name = rename(name, part, config)
         if isinstance(new_name, Drop):
             dropped[new_name] += 1
             continue

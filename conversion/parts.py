@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
+from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from fila import FilaConvNextConfig
@@ -94,7 +94,7 @@ def _read_normalization(source, default):
 
 # Each of these returns the config, the layout and the normalization.
 def _read_vision(source):
-    config = AutoConfig.from_pretrained(source.folder)
+    config = source.read_config()
     config = getattr(config, "vision_config", config)
     _check_model_type(config, "clip_vision_model")
     return config, "transformers CLIP", _read_normalization(source, CLIP_NORMALIZATION)
@@ -103,14 +103,14 @@ def _read_vision(source):
 def _read_convnext(source):
     raw, open_clip = source.read_json("config.json"), source.read_json("open_clip_config.json")
     if open_clip:
-        config = FilaConvNextConfig(architecture=open_clip["model_cfg"]["vision_cfg"].get("timm_model_name"))
+        config = FilaConvNextConfig(architecture=str(open_clip["model_cfg"]["vision_cfg"].get("timm_model_name")))
         return config, "OpenCLIP", CLIP_NORMALIZATION | open_clip.get("preprocess_cfg", {})
     if "architecture" in raw:
         ours = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"}  # set by FILA
         model_args = {key: value for key, value in (raw.get("model_args") or {}).items() if key not in ours}
         config = FilaConvNextConfig(architecture=raw["architecture"], model_args=model_args)
         return config, "timm", IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
-    config = AutoConfig.from_pretrained(source.folder)
+    config = source.read_config()
     _check_model_type(config, "convnext")
     model_args = {"depths": list(config.depths), "dims": list(config.hidden_sizes)}
     model_args["ls_init_value"] = config.layer_scale_init_value or None
@@ -120,7 +120,7 @@ def _read_convnext(source):
 
 
 def _read_text(source):
-    config = AutoConfig.from_pretrained(source.folder, **source.gguf_file)
+    config = source.read_config()
     layout, allowed = ("GGUF", ("llama",)) if source.gguf_file else ("transformers", TEXT_MODEL_TYPES)
     _check_model_type(config, *allowed)
     if quantization := getattr(config, "quantization_config", None):

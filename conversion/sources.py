@@ -15,7 +15,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard, errors, hf_hub_download, parse_safetensors_file_metadata, snapshot_download
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fila.common.arguments import UserError
 
@@ -56,6 +56,10 @@ class Source:
     def gguf_file(self):
         """`dict`: the argument with which transformers reads a GGUF file; empty for other weights."""
         return {"gguf_file": self.files[0].name} if self.files[0].suffix == ".gguf" else {}
+
+    def read_config(self):
+        """The config of transformers, which is never code of the checkpoint."""
+        return AutoConfig.from_pretrained(self.folder, trust_remote_code=False, **self.gguf_file)
 
     def read_json(self, *names):
         """The first of the files that exists, as a dict; empty if there is none."""

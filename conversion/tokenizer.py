@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fila.common.arguments import UserError
 from fila.common.layout import ROOT
@@ -27,13 +27,12 @@ def load_tokenizer(source):
     """The tokenizer of a decoder's [`Source`], or this repository's own. Raises `ValueError` if none is fast."""
     if source is None:  # the automatic class would ask whether to trust the code in the folder
         return PreTrainedTokenizerFast.from_pretrained(ROOT)
-    tokenizer = AutoTokenizer.from_pretrained(source.folder, **source.gguf_file)
+    tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, **source.gguf_file)
     if not tokenizer.is_fast:
         raise ValueError(f"{source.name}: its tokenizer has no fast version, which FILA needs (tokenizer.json).")
     if source.gguf_file:  # older transformers, such as 5.16, take other tokens of the file for these
-        config = AutoConfig.from_pretrained(source.folder, **source.gguf_file)
         for name in ("bos_token", "eos_token"):
-            if (token_id := getattr(config, f"{name}_id", None)) is not None:
+            if (token_id := getattr(source.read_config(), f"{name}_id", None)) is not None:
                 setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
     return tokenizer
 

@@ -13,11 +13,11 @@ import timm
 import torch
 from accelerate import init_empty_weights
 from timm.models.convnext import checkpoint_filter_fn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionModel, ConvNextModel
+from transformers import AutoModelForCausalLM, CLIPVisionModel, ConvNextModel
 
 from fila import FilaForConditionalGeneration
 from fila.common.arguments import UserError
-from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS
+from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, Drop, rename
 from fila.conversion.sources import Source, open_tensors
 
 OUTPUTS = {"ViT": "visual tokens", "ConvNeXt": "features of the ConvNeXt", "decoder": "logits"}
@@ -52,15 +52,11 @@ def _run_source(part, config, inputs):
     if part.title == "decoder":
         # Some checkpoints have the decoder without its head, and names without this prefix.
         tensors = {re.sub(r"^(?!model\.|lm_head\.)", "model.", name): value for name, value in part.tensors.items()}
-        if config.tie_word_embeddings:
-            tensors[OUTPUT_EMBEDDINGS] = tensors["model.embed_tokens.weight"]
+        tensors.setdefault(OUTPUT_EMBEDDINGS, tensors["model.embed_tokens.weight"])
         model = _load(lambda: AutoModelForCausalLM.from_config(config.text_config), tensors, config.dtype)
         return [model(input_ids=inputs, use_cache=False).logits]
-    tensors = {
-        name: tensor.read().to(config.dtype).float()
-        for name, tensor in part.tensors.items()
-        if "text_model" not in name
-    }
+    used = [name for name in part.tensors if not isinstance(rename(name, part, config), Drop)]
+    tensors = {name: part.tensors[name].read().to(config.dtype).float() for name in used}
     options = {"state_dict": tensors, "dtype": torch.float32}
     if part.title == "ViT":
         for name in [name for name in tensors if name.endswith("position_embedding.weight")]:
@@ -68,7 +64,7 @@ def _run_source(part, config, inputs):
         model = CLIPVisionModel.from_pretrained(None, config=config.vision_config, **options)
         return [model.eval()(inputs, output_hidden_states=True).hidden_states[config.num_vision_layers]]
     if part.layout == "transformers ConvNext":
-        model = ConvNextModel.from_pretrained(None, config=AutoConfig.from_pretrained(part.source.folder), **options)
+        model = ConvNextModel.from_pretrained(None, config=part.source.read_config(), **options)
         return model.eval()(inputs, output_hidden_states=True).hidden_states[1:]
     with init_empty_weights():
         model = timm.create_model(part.config.architecture, num_classes=0, **part.config.model_args).eval()
