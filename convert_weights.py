@@ -15,9 +15,10 @@ identity, so that the visual tokens of the new model are exactly those of its CL
 
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import transformers
+from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.layout import DTYPES
@@ -28,56 +29,31 @@ from fila.conversion.assemble import convert
 class ConvertArguments:
     """Options of the command line and of recipes."""
 
-    vision: str | None = field(
-        default=None, metadata={"help": "CLIP in the format of transformers: Hub id or folder; or none:tiny"}
-    )
-    convnext: str | None = field(
+    vision: str | None = HfArg(default=None, help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
+    convnext: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "ConvNeXt: timm name with tag, Hub id or folder of timm, OpenCLIP or transformers; or none:tiny, or "
-            "none: and the timm name of a ConvNeXt. Not used with --fusion_type none."
-        },
+        help="ConvNeXt of timm (also its name with tag), OpenCLIP or transformers: Hub id or folder; or none:tiny, or "
+        "none: and the timm name of a ConvNeXt. Not used with --fusion_type none.",
     )
-    text: str | None = field(
-        default=None,
-        metadata={"help": "decoder: Hub id, folder or .gguf file of Llama architecture; or none:tiny"},
-    )
-    output: str | None = field(default=None, metadata={"help": "model folder to write"})
-    vision_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub id"})
-    convnext_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub id"})
-    text_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub id"})
-    fusion_type: str = field(default="cvfm", metadata={"help": "cvfm, none, cross_attention or channel_concat"})
-    fusion_layers: list[int] | None = field(
-        default=None,
-        metadata={"help": "ViT layers after which to fuse (default: 2 6 12 20, scaled to the depth of the ViT)"},
-    )
-    fusion_align: str = field(default="conv", metadata={"help": "conv or interpolate"})
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "bfloat16, float16, float32, or auto: the decoder's own (bfloat16 for GGUF and none:)"},
-    )
-    max_shard_size: str = field(
-        default="1.5GB", metadata={"help": "largest weights file; so much is in memory at a time"}
-    )
-    seed: int = field(default=0, metadata={"help": "seed of the weights that are not taken from a source"})
-    verify: bool = field(default=True, metadata={"help": "compare the output with the sources"})
-    overwrite: bool = field(default=False, metadata={"help": "replace a model folder at the output"})
-    dry_run: bool = field(default=False, metadata={"help": "print the plan and the sizes; read and write no weights"})
-    push_to_hub: str | None = field(default=None, metadata={"help": "Hub id to upload the result to"})
+    text: str | None = HfArg(default=None, help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
+    output: str | None = HfArg(default=None, help="model folder to write")
+    vision_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
+    convnext_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
+    text_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
+    fusion_type: str = HfArg(default="cvfm", help="cvfm, none, cross_attention or channel_concat")
+    fusion_layers: list[int] | None = HfArg(default=None, help="ViT layers to fuse after (default: 2 6 12 20 of 24)")
+    fusion_align: str = HfArg(default="conv", help="conv or interpolate")
+    dtype: str = HfArg(default="auto", help="bfloat16, float16, float32, or auto: the decoder's own, else bfloat16")
+    max_shard_size: str = HfArg(default="1.5GB", help="largest weights file; so much is in memory at a time")
+    seed: int = HfArg(default=0, help="seed of the weights that are not taken from a source")
+    verify: bool = HfArg(default=True, help="compare the output with the sources")
+    overwrite: bool = HfArg(default=False, help="replace a model folder at the output")
+    dry_run: bool = HfArg(default=False, help="print the plan and the sizes; write nothing, download no safetensors")
+    push_to_hub: str | None = HfArg(default=None, help="Hub id to upload the result to")
 
 
 def parse_options(arguments=None):
-    """Reads the command line.
-
-    Args:
-        arguments (`list[str]`, *optional*): the command line; `sys.argv` if not given.
-
-    Returns:
-        [`ConvertArguments`]
-
-    Raises:
-        UserError: the recipe cannot be read or has an unknown option, or a part or the output is not given.
-    """
+    """The [`ConvertArguments`] of a command line. Raises [`UserError`] for a wrong or missing option."""
     (options,) = parse_arguments(ConvertArguments, __doc__, arguments)
     needed = ["vision", "text", "output"] + ["convnext"] * (options.fusion_type != "none")
     missing = [f"--{name}" for name in needed if getattr(options, name) is None]
@@ -98,7 +74,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
-        sys.exit(f"error: {error}. Nothing was left at the output.")
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -3,22 +3,25 @@
 """From the tensor names of a checkpoint to FILA's: one table for each layout, and the account of every tensor."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
 
 from fila.common.arguments import UserError
-from fila.common.layout import CONVNEXT_PREFIX, TEXT_PREFIX, VIT_PREFIX
+from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, TEXT_PREFIX, VIT_PREFIX
 
+ADVICE = (
+    "Either the weights and the config.json beside them do not belong together, or FILA cannot use this architecture."
+)
 INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS = f"{TEXT_PREFIX}embed_tokens.weight", "lm_head.weight"
+# What the parts are called, and how the names of their parameters start.
+PREFIXES = {"ViT": VIT_PREFIX, "ConvNeXt": CONVNEXT_PREFIX, "fusion": FUSION_PREFIX, "projector": PROJECTOR_PREFIX}
+PREFIXES["decoder"] = (TEXT_PREFIX, OUTPUT_EMBEDDINGS)
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(str):
     """In place of a replacement: the tensor is not used, and why."""
 
-    reason: str
 
-
-# A table is a sequence of (regular expression, replacement). [`rename`] applies all of them, in this order.
+# A table is a sequence of (regular expression, replacement). All of them are applied, in this order.
 # CLIP of transformers 4 or 5, whole or the vision tower alone.
 CLIP_KEYS = (
     (r"^(text_model|text_projection|visual_projection|logit_scale)\b", Drop("CLIP's text tower and its joint space")),
@@ -29,10 +32,7 @@ CLIP_KEYS = (
     (r"^pre_layrnorm\.", "pre_layernorm."),
     (r"^", VIT_PREFIX),
 )
-TIMM_KEYS = (
-    (r"^(head|norm_pre)\.", Drop("head of the classifier")),
-    (r"^", CONVNEXT_PREFIX),
-)
+TIMM_KEYS = ((r"^(head|norm_pre)\.", Drop("head of the classifier")), (r"^", CONVNEXT_PREFIX))
 # An OpenCLIP model whose image tower is a timm ConvNeXt.
 OPEN_CLIP_KEYS = (
     (r"^(?!visual\.trunk\.)", Drop("OpenCLIP's text tower and its joint space")),
@@ -62,80 +62,47 @@ DECODER_KEYS = (
 )
 
 
-def rename(name, table):
-    """Walks a table.
+# By the library whose names these are.
+TABLES = {"transformers CLIP": CLIP_KEYS, "timm": TIMM_KEYS, "OpenCLIP": OPEN_CLIP_KEYS}
+TABLES |= {"transformers ConvNext": CONVNEXT_KEYS, "transformers": DECODER_KEYS, "GGUF": DECODER_KEYS}
 
-    Args:
-        name (`str`): of a tensor in a checkpoint.
-        table (`tuple`): one of the tables above.
 
-    Returns:
-        `str`: the name in FILA; or [`Drop`] for a tensor that is not used.
-    """
-    for pattern, replacement in table:
+def rename(name, part, config):
+    """The name in FILA of a tensor of a [`Part`], by its table; or [`Drop`] for one that is not used."""
+    for pattern, replacement in TABLES[part.layout]:
         if not isinstance(replacement, Drop):
             name = re.sub(pattern, replacement, name)
         elif re.search(pattern, name):
             return replacement
+    layer = re.match(re.escape(VIT_PREFIX) + r"layers\.(\d+)\.", name)
+    if layer and config.num_vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers:
+        return Drop("after the feature layer")
+    if name == OUTPUT_EMBEDDINGS and config.tie_word_embeddings:
+        return Drop("tied to the input embeddings")
     return name
 
 
-def _rename_for(name, part, config):
-    new_name = rename(name, part.table)
-    if isinstance(new_name, Drop):
-        return new_name
-    layer = re.match(re.escape(VIT_PREFIX) + r"layers\.(\d+)\.", new_name)
-    if layer and config.num_vision_layers <= int(layer[1]) < config.vision_config.num_hidden_layers:
-        return Drop("after the feature layer")
-    if new_name == OUTPUT_EMBEDDINGS and config.tie_word_embeddings:
-        return Drop("tied to the input embeddings")
-    return new_name
+def map_tensors(part, shapes, config):
+    """Accounts for every tensor of a [`Part`], of which FILA needs `shapes`: used, dropped for a reason, or an error.
 
-
-def map_tensors(part, shapes, config, added_rows=0):
-    """Accounts for every tensor of a checkpoint: it is used, or dropped for a reason, or an error.
-
-    Args:
-        part ([`Part`]): a backbone with a checkpoint.
-        shapes (`dict[str, tuple[int, ...]]`): what FILA needs of this part.
-        config ([`FilaConfig`]): of the output.
-        added_rows (`int`): new rows of the vocabulary, which the checkpoint does not have.
-
-    Returns:
-        `tuple[dict[str, str], dict[str, str]]`: FILA's name -> the name in the checkpoint; and for the tensors that are
-        not used, the name in the checkpoint -> the reason.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of the wrong shape.
+    Returns the [`StoredTensor`]s under FILA's names, and a `Counter` of the reasons. Raises [`UserError`] for a tensor
+    that is missing, unknown or of the wrong shape.
     """
-    used, dropped = {}, {}
-    for name, spec in part.checkpoint.specs.items():
-        new_name = _rename_for(name, part, config)
+    used, dropped = {}, Counter()
+    for name, tensor in part.tensors.items():
+        new_name = rename(name, part, config)
         if isinstance(new_name, Drop):
-            dropped[name] = new_name.reason
+            dropped[new_name] += 1
             continue
-        if new_name not in shapes:
+        if new_name not in shapes or new_name in used:
             raise UserError(
-                f"{spec.file} has the tensor {name!r}, for which the {part.title} has no place. Either the weights and "
-                "the config.json beside them do not belong together, or the architecture is not supported."
+                f"{tensor.origin} has the tensor {name!r}, for which the {part.title} has no place. {ADVICE}"
             )
-        if new_name in used:
-            raise UserError(f"{spec.file}: {name!r} and {used[new_name]!r} are both FILA's {new_name!r}.")
-        rows, *rest = shapes[new_name] or (0,)
-        if new_name in (INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS):
-            rows -= added_rows
-        expected = (rows, *rest) if shapes[new_name] else ()
-        if spec.shape != expected:
-            raise UserError(
-                f"{spec.file}: the tensor {name!r} has the shape {list(spec.shape)}, but the configuration of "
-                f"{part.label} says {list(expected)}. Use the config.json that belongs to these weights."
-            )
-        used[new_name] = name
-    missing = sorted(set(shapes) - set(used))
-    if missing:
-        raise UserError(
-            f"{part.label} lacks {len(missing)} tensors of the {part.title}, such as "
-            f"{', '.join(name.removeprefix(part.prefix) for name in missing[:4])} (FILA's names; the layout is "
-            f"{part.layout}). Either the checkpoint is incomplete, or its config.json is not the right one."
-        )
+        if tensor.shape != shapes[new_name]:
+            shape, expected = list(tensor.shape), list(shapes[new_name])
+            raise UserError(f"{tensor.origin}: {name!r} has the shape {shape}, and {expected} is expected. {ADVICE}")
+        used[new_name] = tensor
+    if missing := sorted(set(shapes) - set(used)):
+        names = ", ".join(missing[:4])
+        raise UserError(f"{part.label} lacks {len(missing)} tensors of the {part.title}, such as {names}. {ADVICE}")
     return used, dropped

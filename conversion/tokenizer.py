@@ -5,6 +5,8 @@
 import json
 import os
 import re
+from itertools import product
+from pathlib import Path
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.normalizers import Replace, Sequence
@@ -13,104 +15,32 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from fila.common.arguments import UserError
 from fila.common.layout import ROOT
 
+TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_TOKEN = "<image>"
 # The chat template writes a special token that stands in a message with a word joiner after its first character; the
 # tokenizer's normalizer takes the joiner out again after the special tokens have been found. So it is read as plain text.
 JOINER = "\u2060"
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<unk>")
-
-# Used where the decoder has no chat template of its own: the format of LLaVA-1.5.
-PLAIN_CHAT_TEMPLATE = """\
-{{- bos_token or "" -}}
-{%- for message in messages -%}
-{%- if message["role"] == "user" -%}
-{{- "USER: " ~ message["content"] ~ " " -}}
-{%- elif message["role"] == "assistant" -%}
-{{- "ASSISTANT: " ~ message["content"] ~ eos_token -}}
-{%- else -%}
-{{- message["content"] ~ " " -}}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- "ASSISTANT:" -}}
-{%- endif -%}
-"""
-# `escape` turns special tokens into text; `render` makes one string of a message's content.
-CHAT_MACROS = """\
-{%- macro escape(text) -%}
-{{- (text or "") ESCAPE -}}
-{%- endmacro -%}
-{%- macro render(content) -%}
-{%- if content is string or content is none -%}
-{{- escape(content) -}}
-{%- else -%}
-{%- set run = namespace(text="") -%}
-{%- for item in content -%}
-{%- if item["type"] == "image" -%}
-{{- escape(run.text) ~ "<image>" -}}
-{%- set run.text = "" -%}
-{%- elif item["type"] == "text" -%}
-{%- set run.text = run.text ~ (item["text"] or "") -%}
-{%- else -%}
-{{- raise_exception("FILA reads items of type 'text' and 'image', not '" ~ item["type"] ~ "'.") -}}
-{%- endif -%}
-{%- endfor -%}
-{{- escape(run.text) -}}
-{%- endif -%}
-{%- endmacro -%}
-"""
-# Runs the decoder's own template on messages whose content has become a string, with the answers between two marks, and
-# then turns the marks into `generation` blocks. An answer's end-of-turn token is part of what is generated.
-CHAT_TEMPLATE_HEAD = """\
-{%- set fila = namespace(messages=[]) -%}
-{%- for message in messages -%}
-{%- set content = message["content"] -%}
-{%- if content is not none and content is defined -%}
-{%- set content = render(content) TRIM -%}
-{%- if message["role"] == "assistant" -%}
-{%- set content = "<\\u2060answer>" ~ content ~ "<\\u2060/answer>" -%}
-{%- endif -%}
-{%- endif -%}
-{%- set fila.messages = fila.messages + [dict(message, role=escape(message["role"]), content=content)] -%}
-{%- endfor -%}
-{%- set messages = fila.messages -%}
-{%- set rendered -%}
-"""
-CHAT_TEMPLATE_TAIL = """
-{%- endset -%}
-{%- for turn in rendered.split("<\\u2060answer>") -%}
-{%- if loop.first -%}
-{{- turn -}}
-{%- else -%}
-{%- set answer = turn.split("<\\u2060/answer>") -%}
-{%- set end_token = END_TOKEN -%}
-{%- generation -%}
-{{- answer[0] ~ (end_token if answer[1].startswith(end_token) else "") -}}
-{%- endgeneration -%}
-{{- answer[1][end_token | length:] if answer[1].startswith(end_token) else answer[1] -}}
-{%- endif -%}
-{%- endfor -%}
-"""
+SENTENCE = "Fine print, line 3: total 1,284.50 EUR, due 2026-11-24 (see §7)."
 
 
-def load_tokenizer(part):
-    """The decoder's tokenizer; this repository's own for random weights. Raises [`UserError`] if there is no fast one."""
-    if part.source is None:  # the automatic class would ask whether to trust the code in the folder
+def load_tokenizer(source):
+    """The tokenizer of a decoder's [`Source`], or this repository's own. Raises `ValueError` if none is fast."""
+    if source is None:  # the automatic class would ask whether to trust the code in the folder
         return PreTrainedTokenizerFast.from_pretrained(ROOT)
-    try:
-        file = part.source.files[0]
-        gguf_file = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
-        tokenizer = AutoTokenizer.from_pretrained(part.source.folder, **gguf_file)
-        if gguf_file:  # older transformers, such as 5.16, take other tokens of the file for these
-            for name in ("bos_token", "eos_token"):
-                token_id = getattr(part.config, f"{name}_id", None)
-                if token_id is not None:
-                    setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
-    except Exception as error:  # the tokenizers library raises no narrower class
-        raise UserError(f"{part.label} has no tokenizer that transformers can read: {error}") from error
+    tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, **source.gguf_file)
     if not tokenizer.is_fast:
-        raise UserError(f"{part.label}: its tokenizer has no fast version, which FILA needs (tokenizer.json).")
+        raise ValueError(f"{source.name}: its tokenizer has no fast version, which FILA needs (tokenizer.json).")
+    if source.gguf_file:  # older transformers, such as 5.16, take other tokens of the file for these
+        for name in ("bos_token", "eos_token"):
+            if (token_id := getattr(source.read_config(), f"{name}_id", None)) is not None:
+                setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
     return tokenizer
+
+
+def get_special_tokens(tokenizer):
+    """`list[str]`: the tokens that text in a message must not become."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def get_starts(special_tokens):
@@ -124,12 +54,13 @@ def get_starts(special_tokens):
 
 
 def make_chat_macros(special_tokens):
-    """`str`: the Jinja macros `escape` and `render` for a tokenizer with these special tokens."""
+    """`str`: the Jinja macros `escape`, which turns special tokens into text, and `render`, which makes one string of a
+    message's content."""
     escape = ""
     for start in get_starts(special_tokens):
-        joined = repr_jinja(start[0] + JOINER + start[1:]).replace(JOINER, "\\u2060")
-        escape += f" | replace({repr_jinja(start)}, {joined})" * (2 if start[0] == start[1] else 1)
-    return CHAT_MACROS.replace(" ESCAPE", escape)
+        joined = _repr_jinja(start[0] + JOINER + start[1:]).replace(JOINER, "\\u2060")
+        escape += f" | replace({_repr_jinja(start)}, {joined})" * (2 if start[0] == start[1] else 1)
+    return (TEMPLATES / "chat_macros.jinja").read_text(encoding="utf-8").replace(" ESCAPE", escape)
 
 
 def make_normalizer(special_tokens):
@@ -138,120 +69,84 @@ def make_normalizer(special_tokens):
     return Replace(Regex("|".join(f"(?<={first}){JOINER}(?={second})" for first, second in starts)), "")
 
 
-def get_special_tokens(tokenizer):
-    """`list[str]`: the tokens that text in a message must not become."""
-    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-
-
 def add_image_token(source, max_length):
-    """A copy of a tokenizer that knows `<image>` and reads what the chat template has escaped as text.
+    """A copy of a `PreTrainedTokenizerFast` that knows `<image>` and reads what the chat template has escaped as text.
 
     A Llama-3 tokenizer gives one of its reserved tokens, so that no embedding is needed; any other gets a new token.
-
-    Args:
-        source (`PreTrainedTokenizerFast`): the decoder's tokenizer.
-        max_length (`int`): the decoder's context, in tokens.
-
-    Returns:
-        `PreTrainedTokenizerFast`
+    `max_length` is the decoder's context, in tokens.
     """
-    state = json.loads(source.backend_tokenizer.to_str())
-    state["truncation"] = state["padding"] = None
-    for token in state["added_tokens"]:
-        token["normalized"] = (
-            token["normalized"] and not token["special"]
-        )  # else they are looked for after the normalizer
-    contents = [token["content"] for token in state["added_tokens"]]
-    reserved = next((text for text in contents if re.fullmatch(r"<\|reserved_special_token_\d+\|>", text)), None)
-    if IMAGE_TOKEN not in contents and reserved is not None:
-        state["added_tokens"][contents.index(reserved)]["content"] = IMAGE_TOKEN
+    state = json.loads(source.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    for token in state["added_tokens"]:  # what is not looked for in the raw text would be found after the normalizer
+        token["normalized"] = token["normalized"] and not token["special"]
+    added = {token["content"]: token for token in state["added_tokens"]}
+    reserved = next((text for text in added if re.fullmatch(r"<\|reserved_special_token_\d+\|>", text)), None)
+    if IMAGE_TOKEN not in added and reserved is not None:
+        added[reserved]["content"] = IMAGE_TOKEN
         if reserved in state["model"]["vocab"]:
             state["model"]["vocab"][IMAGE_TOKEN] = state["model"]["vocab"].pop(reserved)
-    known = set(source.get_vocab())
-    special_tokens = {
-        name: str(token)
-        for name, token in source.special_tokens_map.items()
-        if isinstance(token, str) and name != "image_token"
-    }
-    if "pad_token" not in special_tokens:
-        special_tokens["pad_token"] = next((token for token in PAD_TOKENS if token in known), source.eos_token)
+    pad_token = next((token for token in PAD_TOKENS if token in source.get_vocab()), source.eos_token)
+    special = {name: str(token) for name, token in source.special_tokens_map.items() if isinstance(token, str)}
+    special = {"pad_token": pad_token} | special
+    special.pop("image_token", None)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         extra_special_tokens={"image_token": IMAGE_TOKEN},
         padding_side="left",
         clean_up_tokenization_spaces=False,
         model_max_length=min(source.model_max_length, max_length),
-        **special_tokens,
+        **special,
     )
     normalizer, backend = make_normalizer(get_special_tokens(tokenizer)), tokenizer.backend_tokenizer
     if backend.normalizer is None:
         backend.normalizer = normalizer
     elif backend.normalizer.__getstate__() != normalizer.__getstate__():
         backend.normalizer = Sequence([normalizer, backend.normalizer])
+    if tokenizer(SENTENCE)["input_ids"] != source(SENTENCE)["input_ids"]:
+        raise UserError(f"With <image>, the tokenizer of {source.name_or_path} would split {SENTENCE!r} otherwise.")
     return tokenizer
 
 
 def make_chat_template(source, tokenizer):
-    """The decoder's chat template, made to take images and to mark the answers for training.
+    """The chat template of a decoder's tokenizer, made to take images and to mark the answers for training.
 
-    Text-only chats render as before, character by character; that is checked.
-
-    Args:
-        source (`PreTrainedTokenizerFast`): the decoder's tokenizer, with or without a template.
-        tokenizer (`PreTrainedTokenizerFast`): the one from [`add_image_token`].
-
-    Returns:
-        `str`: a Jinja template.
-
-    Raises:
-        UserError: the decoder's template cannot be carried over.
+    `tokenizer` is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise
+    this raises [`UserError`].
     """
-    template = source.chat_template or PLAIN_CHAT_TEMPLATE
-    if isinstance(template, dict):
-        template = template["default"]
+    template = source.chat_template or (TEMPLATES / "chat_plain.jinja").read_text(encoding="utf-8")
+    template = template["default"] if isinstance(template, dict) else template
     if "\\u2060" in template:  # FILA's own
         return template
-    user = {"role": "user", "content": " What is 2 + 2? \n"}
-    chats = [
-        [user],
-        [{"role": "system", "content": "Be brief."}, user],
-        [user, {"role": "assistant", "content": " 4\n"}],
-        [user, {"role": "assistant", "content": "4"}, user],
-    ]
+    turns = {"system": "Be brief.", "user": " What is 2 + 2? \n", "assistant": " 4\n"}
+    system, user, answer = ({"role": role, "content": content} for role, content in turns.items())
+    chats = [[user], [system, user], [user, answer], [user, answer | {"content": "4"}, user]]
 
-    def render(text, chat, **kwargs):
+    def render(text, chat, prompt):
         try:
-            return tokenizer.apply_chat_template(chat, chat_template=text, tokenize=False, **kwargs)
+            return tokenizer.apply_chat_template(chat, chat_template=text, add_generation_prompt=prompt, tokenize=False)
         except Exception as error:  # some templates refuse a system turn; then ours has to refuse it as well
             return type(error).__name__
 
+    wrapper = make_chat_macros(get_special_tokens(tokenizer)) + (TEMPLATES / "chat_wrapper.jinja").read_text(
+        encoding="utf-8"
+    )
+    wrapper = wrapper.replace("END_TOKEN", _repr_jinja(_find_end_token(template, source)))
     plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)
     # Some templates strip what they are given; the marks are in the way of that, so it is done before.
-    for trim in ("", "| trim"):
-        end_token = repr_jinja(find_end_token(template, source))
-        head = (make_chat_macros(get_special_tokens(tokenizer)) + CHAT_TEMPLATE_HEAD).replace(
-            " TRIM", f" {trim}".rstrip()
-        )
-        wrapped = head + plain + CHAT_TEMPLATE_TAIL.replace("END_TOKEN", end_token)
-        if all(
-            render(wrapped, chat, add_generation_prompt=prompt) == render(template, chat, add_generation_prompt=prompt)
-            for chat in chats
-            for prompt in (False, True)
-        ):
+    for trim in ("", " | trim"):
+        wrapped = wrapper.replace(" TRIM", trim).replace("TEMPLATE", plain)
+        if all(render(wrapped, *case) == render(template, *case) for case in product(chats, (False, True))):
             return wrapped
     raise UserError(
-        f"The chat template of {source.name_or_path} changes its messages in a way that FILA cannot follow. Put a plainer "
-        "chat_template.jinja beside its weights."
+        f"FILA cannot follow the chat template of {source.name_or_path}. Put a plainer one beside its weights."
     )
 
 
-def find_end_token(template, tokenizer):
+def _find_end_token(template, tokenizer):
     """The special token that ends an assistant's turn, as the template writes it; empty if there is none."""
-    answer = "FILA's answer"
-    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-    rest = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False).rpartition(answer)[2]
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "FILA's answer"}]
+    rest = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False).rpartition("FILA's answer")[2]
     return max((token for token in get_special_tokens(tokenizer) if rest.startswith(token)), key=len, default="")
 
 
-def repr_jinja(text):
+def _repr_jinja(text):
     return json.dumps(text, ensure_ascii=False)

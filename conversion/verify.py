@@ -1,119 +1,110 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The output beside its sources: equal visual tokens, equal tokens of a text, equal logits."""
+"""The output beside its sources, as their own libraries load them: equal visual tokens, ConvNeXt features and logits.
 
-from collections.abc import Mapping
+What runs is small, but has every layer: the encoders see an image of 4 x 4 patches, and the decoder has one attention
+head and a few tokens, which are the first rows and columns of its tensors. `write_weights` has compared all bytes.
+"""
 
+import copy
+import re
+
+import timm
 import torch
-from accelerate import cpu_offload, init_empty_weights
-from transformers import AutoModelForCausalLM, CLIPVisionModel
+from accelerate import init_empty_weights
+from timm.models.convnext import checkpoint_filter_fn
+from transformers import AutoModelForCausalLM, CLIPVisionModel, ConvNextModel
 
 from fila import FilaForConditionalGeneration
 from fila.common.arguments import UserError
-from fila.common.layout import DTYPES
-from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, rename
-from fila.conversion.sources import SafetensorsFiles
+from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, Drop, rename
+from fila.conversion.sources import Source, open_tensors
 
-SENTENCE = "Fine print, line 3: total 1,284.50 EUR, due 2026-11-24 (see §7)."
-
-
-class LazyStateDict(Mapping):
-    """A checkpoint's tensors, each read when it is asked for, under its own names or FILA's.
-
-    With `tied`, the output embeddings are the input embeddings.
-    """
-
-    def __init__(self, checkpoint, table, tied):
-        self._checkpoint, self._table, self._tied = checkpoint, table, tied
-        self._names = {rename(name, table): name for name in checkpoint.specs}
-
-    def __getitem__(self, name):
-        name = rename(name, self._table)
-        return self._checkpoint.read(
-            self._names[INPUT_EMBEDDINGS if self._tied and name == OUTPUT_EMBEDDINGS else name]
-        )
-
-    def __iter__(self):
-        return iter(self._names)
-
-    def __len__(self):
-        return len(self._names)
+OUTPUTS = {"ViT": "visual tokens", "ConvNeXt": "features of the ConvNeXt", "decoder": "logits"}
 
 
-def _offload(make_model, state_dict, dtype):
-    """A model each module of which reads its weights when it runs, and forgets them afterwards."""
+def _make_small(config):
+    """A config of FILA for a small image and a narrow decoder."""
+    config = copy.deepcopy(config)
+    config.vision_config.image_size = 4 * config.vision_config.patch_size
+    text = config.text_config
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    text.hidden_size, text.num_attention_heads, text.num_key_value_heads = min(text.hidden_size, width), 1, 1
+    text.intermediate_size, text.vocab_size = min(text.intermediate_size, width), 8
+    text.pad_token_id = None  # it would have to be one of the few tokens
+    return config
+
+
+def _load(make_model, tensors, dtype):
+    """A model with as many rows and columns of the tensors as it has place for, rounded to `dtype`, in float32."""
     with init_empty_weights():
         model = make_model().eval()
-    for parameter in model.parameters():  # not the buffers: rotary frequencies stay in float32
-        parameter.data = parameter.data.to(dtype)
-    return cpu_offload(model, execution_device=torch.device("cpu"), state_dict=state_dict)
+    state = {}
+    for name, place in model.state_dict().items():
+        weights = tensors[name].read()[tuple(slice(size) for size in place.shape)]
+        state[name] = weights.to(dtype).float()
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def _run_source(part, config, inputs):
+    """What a source computes where its own library loads it: `list[torch.Tensor]`."""
+    if part.title == "decoder":
+        # Some checkpoints have the decoder without its head, and names without this prefix.
+        tensors = {re.sub(r"^(?!model\.|lm_head\.)", "model.", name): value for name, value in part.tensors.items()}
+        tensors.setdefault(OUTPUT_EMBEDDINGS, tensors["model.embed_tokens.weight"])
+        model = _load(lambda: AutoModelForCausalLM.from_config(config.text_config), tensors, config.dtype)
+        return [model(input_ids=inputs, use_cache=False).logits]
+    used = [name for name in part.tensors if not isinstance(rename(name, part, config), Drop)]
+    tensors = {name: part.tensors[name].read().to(config.dtype).float() for name in used}
+    options = {"state_dict": tensors, "dtype": torch.float32}
+    if part.title == "ViT":
+        for name in [name for name in tensors if name.endswith("position_embedding.weight")]:
+            tensors[name] = tensors[name][: 1 + config.grid_size**2]
+        model = CLIPVisionModel.from_pretrained(None, config=config.vision_config, **options)
+        return [model.eval()(inputs, output_hidden_states=True).hidden_states[config.num_vision_layers]]
+    if part.layout == "transformers ConvNext":
+        model = ConvNextModel.from_pretrained(None, config=part.source.read_config(), **options)
+        return model.eval()(inputs, output_hidden_states=True).hidden_states[1:]
+    with init_empty_weights():
+        model = timm.create_model(part.config.architecture, num_classes=0, **part.config.model_args).eval()
+    model.load_state_dict(checkpoint_filter_fn(tensors, model), strict=False, assign=True)
+    return model.forward_intermediates(inputs, intermediates_only=True)
+
+
+def _run_output(folder, config, inputs):
+    """What the output computes, by the title of each part."""
+    tensors = open_tensors(Source("output", folder, sorted(folder.glob("*.safetensors"))))
+    tensors.setdefault(OUTPUT_EMBEDDINGS, tensors[INPUT_EMBEDDINGS])
+    model = _load(lambda: FilaForConditionalGeneration(config), tensors, config.dtype)
+    tower, images = model.model.vision_tower, {"image_sizes": [inputs["ViT"].shape[-2:]], "image_grids": [(0, 0)]}
+    tokens = tower(inputs["ViT"][:, None], inputs["ConvNeXt"][:, None], **images).last_hidden_state
+    outputs = {"ViT": [tokens], "decoder": [model(input_ids=inputs["decoder"], use_cache=False).logits]}
+    if tower.convnext is not None:
+        outputs["ConvNeXt"] = tower.convnext.forward_intermediates(inputs["ConvNeXt"], intermediates_only=True)
+    return outputs
 
 
 @torch.no_grad()
-def compare_with_sources(folder, config, vision, text, source_tokenizer, tokenizer):
-    """Runs the output beside its sources: the ViT on noise, the decoder on a short text.
+def compare_with_sources(folder, config, parts):
+    """Runs the output in a folder beside its parts, in float32: the encoders on noise, the decoder on a few tokens.
 
-    Args:
-        folder (`Path`): the output.
-        config ([`FilaConfig`]): of the output.
-        vision, text ([`Part`]): the backbones.
-        source_tokenizer, tokenizer (`PreTrainedTokenizerFast`): the decoder's, and the output's.
-
-    Returns:
-        `list[str]`: one line for each comparison.
-
-    Raises:
-        UserError: a difference.
+    Returns one line for each comparison, as `list[str]`. Raises [`UserError`] for a difference.
     """
-    dtype = DTYPES[str(config.dtype).removeprefix("torch.")]
-    tied = config.tie_word_embeddings
-    output = LazyStateDict(SafetensorsFiles(sorted(folder.glob("*.safetensors"))), (), tied)
-    model = _offload(lambda: FilaForConditionalGeneration(config), output, dtype)
-    lines = []
-    if vision.source is not None:
-        lines.append(_compare_visual_tokens(model, vision, dtype))
-    if text.source is not None:
-        ids = source_tokenizer(SENTENCE)["input_ids"]
-        if tokenizer(SENTENCE)["input_ids"] != ids:
-            raise UserError(f"The tokenizer of the output splits {SENTENCE!r} unlike the one of {text.label}.")
-        source = LazyStateDict(text.checkpoint, text.table, tied)
-        decoder = _offload(lambda: AutoModelForCausalLM.from_config(text.config), source, dtype)
-        expected = decoder(input_ids=torch.tensor([ids]), use_cache=False).logits
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[..., : expected.shape[-1]]
-        # With added rows in the vocabulary, sums may be computed in another order.
-        tolerance = 0 if config.text_config.vocab_size == expected.shape[-1] else 4 * torch.finfo(dtype).eps
-        lines.append(_check_equal("logits of a text", logits, expected, tolerance))
-    return lines
-
-
-def _compare_visual_tokens(model, vision, dtype):
-    config = model.config
+    config = _make_small(config)
+    sizes = {"ViT": config.vision_config.image_size, "ConvNeXt": config.high_res_image_size}
     generator = torch.Generator().manual_seed(0)
-
-    def draw_noise(size):
-        return torch.randn(1, 1, 3, size, size, generator=generator).to(dtype)
-
-    size = config.vision_config.image_size
-    inputs = {"pixel_values": draw_noise(size), "image_sizes": torch.tensor([[size, size]])}
-    inputs["image_grids"] = torch.zeros(1, 2, dtype=torch.long)
-    if config.fusion_type != "none":
-        inputs["high_res_pixel_values"] = draw_noise(config.high_res_image_size)
-    clip, info = CLIPVisionModel.from_pretrained(
-        vision.source.folder, config=config.vision_config, dtype=dtype, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise UserError(f"CLIPVisionModel does not find {sorted(info['missing_keys'])[:4]} in {vision.label}.")
-    hidden_states = clip.eval()(inputs["pixel_values"][0], output_hidden_states=True).hidden_states
-    actual = model.model.vision_tower(**inputs).last_hidden_state
-    return _check_equal("visual tokens", actual, hidden_states[config.num_vision_layers])
-
-
-def _check_equal(title, actual, expected, tolerance=0.0):
-    difference = (actual.float() - expected.float()).abs().max().item()
-    bound = tolerance * expected.float().abs().max().item()
-    if not difference <= bound:
-        raise UserError(
-            f"The {title} differ from the source's by up to {difference:.3g} (allowed: {bound:.3g}), so the output was not "
-            "kept. `--no-verify` keeps it, to find out why. Please report it."
-        )
-    return f"{title}: " + ("equal, bit by bit" if difference == 0 else f"equal within {difference:.2g}")
+    inputs = {title: torch.randn(1, 3, size, size, generator=generator) for title, size in sizes.items()}
+    inputs["decoder"] = torch.arange(config.text_config.vocab_size)[None]
+    outputs, lines = _run_output(folder, config, inputs), []
+    for part in parts:  # one model in memory at a time
+        tolerance = 1e-4 if part.layout == "transformers ConvNext" else 0  # transformers computes in another order
+        pairs = zip(outputs[part.title], _run_source(part, config, inputs[part.title]), strict=True)
+        differences = [(actual - expected).abs().max() / expected.abs().max() for actual, expected in pairs]
+        difference = torch.stack(differences).max().item()  # NaN if one of them is
+        if not difference <= tolerance:
+            problem = f"differ from those of {part.label} by {difference:.3g} of the largest (allowed: {tolerance})"
+            advice = "The output was not kept. `--no-verify` keeps it, to find out why. Please report it."
+            raise UserError(f"The {OUTPUTS[part.title]} {problem}. {advice}")
+        lines.append(f"{OUTPUTS[part.title]}: equal" + (f" within {difference:.2g}" if difference else ", bit by bit"))
+    return lines

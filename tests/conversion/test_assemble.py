@@ -21,7 +21,6 @@ from fila import FilaConfig, FilaForConditionalGeneration
 from fila.common.arguments import UserError
 from fila.conversion import assemble as assembling
 from fila.conversion.assemble import convert
-from fila.conversion.sources import SafetensorsFiles
 from fila.convert_weights import parse_options
 from helpers import ROOT, chat, random_image
 
@@ -30,7 +29,8 @@ def test_output_is_complete_and_verified(sources, capsys):
     output = assemble(sources)
     printed = capsys.readouterr().out
     assert "visual tokens: equal, bit by bit" in printed
-    assert "logits of a text: equal" in printed
+    assert "features of the ConvNeXt: equal, bit by bit" in printed
+    assert "logits: equal, bit by bit" in printed
     assert "dropped: 4 tensors of the ViT: CLIP's text tower" in printed
     assert "dropped: 18 tensors of the ViT: after the feature layer" in printed
     names = {path.name for path in output.iterdir()}
@@ -163,16 +163,46 @@ def test_dry_run_writes_nothing(sources, capsys):
     assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
 
 
-def test_a_failed_comparison_keeps_nothing(sources, monkeypatch):
-    read = SafetensorsFiles.read
-    calls = []
+def test_a_byte_that_is_written_wrong_is_found_and_nothing_is_kept(sources, monkeypatch):
+    save_file = assembling.save_file
 
-    def unsteady(self, name):
-        calls.append(name)
-        return read(self, name) + (calls.count(name) > 1)  # another value at the second reading
+    def save_wrong(tensors, file, **kwargs):
+        name = max(tensors)
+        save_file(
+            tensors | {name: tensors[name] + (torch.arange(tensors[name].numel()) == 0).view_as(tensors[name])},
+            file,
+            **kwargs,
+        )
 
-    monkeypatch.setattr(SafetensorsFiles, "read", unsteady)
-    with pytest.raises(UserError, match="differs from .*model.safetensors"):
+    monkeypatch.setattr(assembling, "save_file", save_wrong)
+    with pytest.raises(UserError, match=r"differs from .*model\.safetensors"):
+        assemble(sources)
+    assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (
+            "model.vision_tower.vit.layers.4.self_attn.q_proj.weight",
+            "model.vision_tower.vit.layers.4.self_attn.k_proj.weight",
+        ),
+        ("model.vision_tower.convnext.stages.2.blocks.0.gamma", "model.vision_tower.convnext.stages.2.blocks.1.gamma"),
+        ("model.language_model.layers.1.mlp.up_proj.weight", "model.language_model.layers.1.mlp.gate_proj.weight"),
+        ("model.language_model.embed_tokens.weight", "lm_head.weight"),
+    ],
+)
+def test_swapped_tensors_are_found_and_nothing_is_kept(sources, monkeypatch, names):
+    map_tensors = assembling.map_tensors
+
+    def swap(*args):
+        used, dropped = map_tensors(*args)
+        if names[0] in used:
+            used[names[0]], used[names[1]] = used[names[1]], used[names[0]]
+        return used, dropped
+
+    monkeypatch.setattr(assembling, "map_tensors", swap)
+    with pytest.raises(UserError, match="differ from those of"):
         assemble(sources)
     assert {path.name for path in sources.iterdir()} == {"clip", "convnext", "text"}
 

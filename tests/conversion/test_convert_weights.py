@@ -56,7 +56,7 @@ def test_random_weights_ask_no_question(tmp_path):
 def test_a_convnext_of_timm_starts_with_random_weights(sources):
     output = assemble(sources, convnext="none:convnext_atto")
     assert load(output).config.convnext_config.architecture == "convnext_atto"
-    with pytest.raises(UserError, match="none:resnet50: .*tiny or the name of a ConvNeXt"):
+    with pytest.raises(UserError, match="none:resnet50: .*is not a ConvNeXt of timm"):
         assemble(sources, "--overwrite", convnext="none:resnet50")
 
 
