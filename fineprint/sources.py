@@ -16,37 +16,38 @@ from faker.providers.lorem.en_US import Provider as LoremProvider
 from faker.providers.person.en_US import Provider as PersonProvider
 from PIL import ImageFont
 
+from fila.common.arguments import UserError
+
 SPLITS = ("train", "validation", "test")
 
-# Regular and bold of each family: a file in the package, or the name under which pymupdf_fonts has it.
+
+def _family(pattern, regular, bold):
+    return pattern.format(regular), pattern.format(bold)
+
+
+# Regular and bold of each family: a file in a package, or the name under which pymupdf_fonts has it.
 _MATPLOTLIB = "matplotlib:mpl-data/fonts/ttf/"
 FONTS = {
     "train": {
-        "DejaVu Sans": (_MATPLOTLIB + "DejaVuSans.ttf", _MATPLOTLIB + "DejaVuSans-Bold.ttf"),
-        "DejaVu Sans Mono": (_MATPLOTLIB + "DejaVuSansMono.ttf", _MATPLOTLIB + "DejaVuSansMono-Bold.ttf"),
-        "DejaVu Serif": (_MATPLOTLIB + "DejaVuSerif.ttf", _MATPLOTLIB + "DejaVuSerif-Bold.ttf"),
-        "STIX": (_MATPLOTLIB + "STIXGeneral.ttf", _MATPLOTLIB + "STIXGeneralBol.ttf"),
-        "STIX Italic": (_MATPLOTLIB + "STIXGeneralItalic.ttf", _MATPLOTLIB + "STIXGeneralBolIta.ttf"),
-        "Noto Sans": ("pymupdf_fonts:notos", "pymupdf_fonts:notosbo"),
-        "Ubuntu": ("pymupdf_fonts:ubuntu", "pymupdf_fonts:ubuntubo"),
-        "Ubuntu Mono": ("pymupdf_fonts:ubuntm", "pymupdf_fonts:ubuntmbo"),
+        "DejaVu Sans": _family(_MATPLOTLIB + "DejaVuSans{}.ttf", "", "-Bold"),
+        "DejaVu Sans Mono": _family(_MATPLOTLIB + "DejaVuSansMono{}.ttf", "", "-Bold"),
+        "DejaVu Serif": _family(_MATPLOTLIB + "DejaVuSerif{}.ttf", "", "-Bold"),
+        "STIX": _family(_MATPLOTLIB + "STIXGeneral{}.ttf", "", "Bol"),
+        "STIX Italic": _family(_MATPLOTLIB + "STIXGeneral{}.ttf", "Italic", "BolIta"),
+        "Noto Sans": _family("pymupdf_fonts:notos{}", "", "bo"),
+        "Ubuntu": _family("pymupdf_fonts:ubuntu{}", "", "bo"),
+        "Ubuntu Mono": _family("pymupdf_fonts:ubuntm{}", "", "bo"),
         "Space Mono": ("pymupdf_fonts:spacemo", "pymupdf_fonts:spacembo"),
-        "Source Serif": (
-            "font_source_serif_pro:files/SourceSerifPro-Regular.ttf",
-            "font_source_serif_pro:files/SourceSerifPro-Bold.ttf",
-        ),
+        "Source Serif": _family("font_source_serif_pro:files/SourceSerifPro-{}.ttf", "Regular", "Bold"),
     },
     "validation": {
-        "Source Sans": (
-            "font_source_sans_pro:files/SourceSansPro-Regular.ttf",
-            "font_source_sans_pro:files/SourceSansPro-Bold.ttf",
-        ),
-        "Cascadia Mono": ("pymupdf_fonts:cascadia", "pymupdf_fonts:cascadiab"),
+        "Source Sans": _family("font_source_sans_pro:files/SourceSansPro-{}.ttf", "Regular", "Bold"),
+        "Cascadia Mono": _family("pymupdf_fonts:cascadia{}", "", "b"),
     },
     "test": {
         "FiraGO": ("pymupdf_fonts:figo", "pymupdf_fonts:figbo"),
         "Fira Mono": ("pymupdf_fonts:fimo", "pymupdf_fonts:fimbo"),
-        "Caladea": ("font_caladea:files/Caladea-Regular.ttf", "font_caladea:files/Caladea-Bold.ttf"),
+        "Caladea": _family("font_caladea:files/Caladea-{}.ttf", "Regular", "Bold"),
     },
 }
 # Files that scikit-image's wheel carries, all in the public domain or CC0.
@@ -60,9 +61,9 @@ PHOTOS = {
 def _package_folder(package):
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ModuleNotFoundError(
-            f"The benchmark draws with fonts and photos of the package {package!r}, which is not installed. Install them "
-            'all with `pip install -e ".[fineprint]"`.'
+        raise UserError(
+            f"The benchmark draws with the package {package!r}, which is not installed. Install all that it needs with "
+            '`pip install -e ".[fineprint]"`.'
         )
     return Path(spec.origin).parent
 
@@ -78,11 +79,7 @@ def _font_bytes(source):
 
 @lru_cache(maxsize=256)
 def load_font(source, size):
-    """A font of `FONTS`, at a size in pixels per em.
-
-    Raises:
-        ModuleNotFoundError: the package that carries it is not installed.
-    """
+    """A font of `FONTS`, at a size in pixels per em. Raises a `UserError` if its package is not installed."""
     # The basic layout depends on FreeType alone, and is the faster one.
     return ImageFont.truetype(io.BytesIO(_font_bytes(source)), size, layout_engine=ImageFont.Layout.BASIC)
 
@@ -120,15 +117,10 @@ def split_of(value):
     return {0: "test", 1: "validation"}.get(share, "train")
 
 
-def _words(text):
-    return text.split()
-
-
+_words = str.split
 # Faker's lists, without its weights: drawing by weight would take most of the time.
 _FIRST_NAMES, _SURNAMES = tuple(PersonProvider.first_names), tuple(PersonProvider.last_names)
-_CITY_PREFIXES, _CITY_SUFFIXES = AddressProvider.city_prefixes, AddressProvider.city_suffixes
 _JOBS = tuple(job.split(",")[0] for job in JobProvider.jobs)
-_WORD_LIST = LoremProvider.word_list
 _STREETS = _words("Street Road Lane Way Hill Row Park Drive Avenue Court Place Square Path Gate Green Walk")
 _MAILS = _words("gmail.com yahoo.com hotmail.com mail.com post.net")
 # Letters and digits that no font draws alike.
@@ -156,13 +148,8 @@ class DoesNotFit(Exception):
 
 
 class Values:
-    """Draws the values of one document: they belong to its split, differ, and none is part of another.
-
-    Args:
-        split (`str`): one of `SPLITS`.
-        rng (`random.Random`): where all chance comes from.
-        max_length (`int`, *optional*): most characters of a value.
-    """
+    """Draws the values of one document, of up to `max_length` characters: they belong to its split, differ, and none is
+    part of another. All chance comes from `rng`, a `random.Random`."""
 
     def __init__(self, split, rng, max_length=100):
         self.split, self.rng, self.max_length = split, rng, max_length
@@ -172,11 +159,7 @@ class Values:
         self.phone_format = rng.randrange(4)
 
     def draw(self, make, accept=lambda value: True):
-        """Draws with `make()` until the value may be used.
-
-        Raises:
-            DoesNotFit: none was found: what `make` draws from is too small, or its values are too long.
-        """
+        """Draws with `make()` until the value may be used. Raises `DoesNotFit` if it finds none that is short enough."""
         for _ in range(500):
             value = make()
             if len(value) <= self.max_length and self.admits(value) and accept(value):
@@ -217,9 +200,8 @@ class Values:
 
     def date(self):
         year, month, day = self.rng.randrange(1990, 2030), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
-        return (f"{year}-{month:02}-{day:02}", f"{day} {_MONTHS[month - 1]} {year}", f"{day:02}.{month:02}.{year}")[
-            self.date_format
-        ]
+        formats = f"{year}-{month:02}-{day:02}", f"{day} {_MONTHS[month - 1]} {year}", f"{day:02}.{month:02}.{year}"
+        return formats[self.date_format]
 
     def time(self):
         return f"{self.rng.randrange(24):02}:{self.rng.randrange(60):02}"
@@ -232,8 +214,8 @@ class Values:
 
     def city(self):
         if self.rng.random() < 0.5:
-            return f"{self.rng.choice(_CITY_PREFIXES)} {self.rng.choice(_FIRST_NAMES)}"
-        return self.surname() + self.rng.choice(_CITY_SUFFIXES)
+            return f"{self.rng.choice(AddressProvider.city_prefixes)} {self.rng.choice(_FIRST_NAMES)}"
+        return self.surname() + self.rng.choice(AddressProvider.city_suffixes)
 
     def street(self):
         return f"{self.surname()} {self.rng.choice(_STREETS)} {self.rng.randrange(1, 300)}"
@@ -254,8 +236,8 @@ class Values:
         return f"{self.rng.choice(_PLACES)} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
 
     def words(self):
-        return f"{self.rng.choice(_WORD_LIST)} {self.rng.choice(_WORD_LIST)}".capitalize()
+        return f"{self.rng.choice(LoremProvider.word_list)} {self.rng.choice(LoremProvider.word_list)}".capitalize()
 
     def sentence(self):
         """Filler; not a value, so not unique."""
-        return " ".join(self.rng.choices(_WORD_LIST, k=8)).capitalize() + "."
+        return " ".join(self.rng.choices(LoremProvider.word_list, k=8)).capitalize() + "."

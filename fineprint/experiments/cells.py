@@ -21,8 +21,8 @@ from torch.utils.data import Dataset
 from fila import FilaDataCollator
 from fila.common.layout import CANVASES
 from fila.fineprint.blocks import Run
-from fila.fineprint.drawing import make_messages, render
-from fila.fineprint.pages import READ, Page, Placement, draw_image_size, image_processor, lay_out
+from fila.fineprint.drawing import READ, make_messages, render
+from fila.fineprint.pages import Page, Placement, draw_image_size, image_processor, lay_out
 from fila.fineprint.sources import FONTS, Values, capital_height, load_font, measure, split_of
 
 # Index 0 is for no character.
