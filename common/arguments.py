@@ -63,6 +63,18 @@ def parse_arguments(classes, description, arguments=None, **defaults):
         raise UserError(str(error)) from error
 
 
+def make_options(kind, values, name):
+    """An instance of `kind`, a dataclass of options, from the mapping `values` that a recipe has under `name`.
+
+    Raises:
+        UserError: the values do not fit.
+    """
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The options of {name} do not fit: {error}") from error
+
+
 def run_command(function, *args, **kwargs):
     """Calls `function`; ends the process with the message alone when it raises a [`UserError`]."""
     try:

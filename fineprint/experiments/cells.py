@@ -1,7 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pages with the characters in the cell of each visual token: what the pretraining learns from and the probe is
-measured on.
+"""Pages with the characters in the cell of each visual token: what the pretraining learns from, the probe is measured on.
 
 A cell is the square of the ViT's view that one visual token stands for. Its label is an array of [`SLOTS`] indices of
 [`CHARACTERS`] in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown
@@ -12,6 +11,7 @@ import math
 import random
 import string
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,22 +29,8 @@ from fila.fineprint.sources import FONTS, Values, capital_height, load_font, mea
 CHARACTERS = {c: n for n, c in enumerate(string.digits + string.ascii_letters + string.punctuation + "€£", start=1)}
 SLOTS = 4
 IGNORED = -100
-TEXT_KINDS = (
-    "price",
-    "number",
-    "code",
-    "phone",
-    "date",
-    "time",
-    "person",
-    "city",
-    "street",
-    "job",
-    "email",
-    "shop",
-    "goods",
-)
-TEXT_KINDS += ("place", "words")
+TEXT_KINDS = ("price", "number", "code", "phone", "date", "time", "person", "city", "street", "job", "email", "shop")
+TEXT_KINDS += ("goods", "place", "words")
 TEXT_SCALE = (0.7, 1.1)  # of the smallest and the largest capitals of documents: the capitals of pages full of text
 TEXT_PAGES = 4  # of so many pages with pictures, all but one are full of text
 MAX_LINES = 6  # of scribbles
@@ -53,9 +39,9 @@ FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of 
 
 
 def lay_out_text(options, split, grid, number):
-    """[`~fila.fineprint.pages.Page`] number `number` of a split, full of text, on a canvas of `grid` tiles, without
-    questions. Each line has a size and a font of its own. It has several times the characters of a document, so that a
-    network sees more of them in the same time."""
+    """[`~fila.fineprint.pages.Page`] `number` of a split, full of text, on a canvas of `grid` tiles, without questions.
+    Each line has a size and a font of its own. It has several times the characters of a document, so that a network sees
+    more of them in the same time."""
     rng = random.Random(f"text/{options.seed}/{split}/{number}")
     size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
     is_turned = rng.random() < 0.4
@@ -71,8 +57,7 @@ def lay_out_text(options, split, grid, number):
         y += capital * rng.uniform(1.35, 1.8)
         if y > size[0] - placement.margin:
             break
-        x = placement.margin + capital * rng.uniform(0, 2)
-        num_misses = 0
+        x, num_misses = placement.margin + capital * rng.uniform(0, 2), 0
         while num_misses < 3:
             text = draw_words(values)
             left, top, right, bottom = measure(font, font_size, text)
@@ -105,14 +90,11 @@ def _advance(font, character):
 
 
 def locate_characters(run):
-    """`tuple[np.ndarray, np.ndarray]`: where the characters of a [`~fila.fineprint.blocks.Run`] are on the page:
-    their middles, of shape (characters, 2), and the corners of their boxes, of shape (characters, 4, 2). A box is as
-    wide as the advance and as high as capitals."""
+    """`np.ndarray` of shape (characters, 4, 2): the corners of the characters of a [`~fila.fineprint.blocks.Run`] on its
+    page. Their boxes are as wide as their advances and as high as capitals."""
     edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])
-    top, bottom = np.full(len(run.text), run.y - run.capital_height), np.full(len(run.text), run.y)
-    corners = [np.stack([x, y], axis=1) for x in (edges[:-1], edges[1:]) for y in (top, bottom)]
-    corners = np.stack(corners, axis=1)
-    return corners.mean(axis=1), corners
+    ys = (run.y - run.capital_height, run.y)
+    return np.array([[(x, y) for x in sides for y in ys] for sides in pairwise(edges)])
 
 
 def label_cells(page, cell_size, view="canvas"):
@@ -125,13 +107,12 @@ def label_cells(page, cell_size, view="canvas"):
     rows, columns = (side * placement.tile_size // cell_size for side in grid)
     labels = np.zeros((rows, columns, SLOTS), dtype=np.int64)
     for run in page.runs:
-        points = placement.to_image(locate_characters(run)[0])
+        points = placement.to_image(locate_characters(run).mean(axis=1))
         if view == "canvas":
             points = placement.to_canvas(points)
         else:
             points = points * (placement.tile_size / width, placement.tile_size / height)
-        for character, (x, y) in zip(run.text, points // cell_size):
-            row, column = int(y), int(x)
+        for character, (column, row) in zip(run.text, (points // cell_size).astype(int)):
             if character == " " or not (0 <= row < rows and 0 <= column < columns):
                 continue
             cell, index = labels[row, column], CHARACTERS.get(character)
@@ -149,17 +130,15 @@ def tile_cells(cells, side):
 
 
 def label_tokens(page, patch_size, is_tiled, rng):
-    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where
-    they would be `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are
-    read."""
+    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where they
+    would be `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are read."""
     cells = torch.from_numpy(label_cells(page, patch_size, "global"))
-    side = len(cells)
     views = [cells.flatten(0, 1)]
     if is_tiled:
         if rng.random() < 0.5:
             views[0].zero_()
         canvas = torch.from_numpy(label_cells(page, patch_size))
-        views.append(tile_cells(canvas.unsqueeze(0), side).flatten(0, 3))
+        views.append(tile_cells(canvas.unsqueeze(0), len(cells)).flatten(0, 3))
     return torch.cat(views).clamp(min=0)
 
 
@@ -183,16 +162,9 @@ def scribble(rng, side, num_lines):
 
 
 class Batches(Dataset):
-    """Batches of new pages, drawn when they are asked for. All pages of a batch are on the same canvas; canvases take
-    turns. Subclasses say in `make_batch(number)` what a batch holds.
-
-    Args:
-        options ([`~fila.fineprint.pages.Options`]): of the documents.
-        split (`str`): whose fonts, templates and values are used.
-        batch_size (`int`): pages in a batch.
-        count (`int`, *optional*): number of batches.
-        first (`int`, *optional*): number of the first batch.
-    """
+    """`count` batches of `batch_size` new pages, drawn when they are asked for, from number `first` on. All pages of a
+    batch are on the same canvas; canvases take turns. Subclasses say in `make_batch(number)` what a batch holds.
+    `options` ([`~fila.fineprint.pages.Options`]) and `split` are those of the documents."""
 
     def __init__(self, options, split, batch_size, count=1, first=0):
         self.options, self.split, self.batch_size, self.count, self.first = options, split, batch_size, count, first
@@ -215,18 +187,13 @@ class Batches(Dataset):
 
 
 class PageBatches(Batches):
-    """[`Batches`] of pictures of pages, most of them full of text, with labels; with `do_high_res` also for a
-    ConvNeXt."""
-
-    def __init__(self, *arguments, do_high_res=True, **others):
-        super().__init__(*arguments, **others)
-        self.do_high_res = do_high_res
+    """[`Batches`] of pictures of pages, most of them full of text, with labels."""
 
     def lay_out_batch(self, number):
         """`list[`[`~fila.fineprint.pages.Page`]`]`: the pages of a batch."""
-        grid = CANVASES[number % len(CANVASES)]
+        grid, first = CANVASES[number % len(CANVASES)], number * self.batch_size
         return [
-            lay_out_text(self.options, self.split, grid, number * self.batch_size + place)
+            lay_out_text(self.options, self.split, grid, first + place)
             if place % TEXT_PAGES
             else self.lay_out(number, place)
             for place in range(self.batch_size)
@@ -237,7 +204,7 @@ class PageBatches(Batches):
         cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the
         global view."""
         pages, processor = self.lay_out_batch(number), image_processor(self.options.tile_size)
-        inputs = processor([render(page) for page in pages], do_high_res=self.do_high_res, return_tensors="pt")
+        inputs = processor([render(page) for page in pages], return_tensors="pt")
         for name, cell_size, view in (
             ("labels", processor.patch_size, "canvas"),
             ("fine_labels", processor.patch_size // 2, "canvas"),
