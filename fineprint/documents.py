@@ -8,20 +8,16 @@ from fila.fineprint.sources import DoesNotFit
 GRID_LOOKS = ("frame", "rules", "head", "stripes", "plain")
 
 
-def _total(values, prices):
-    cents = sum(round(float(price.lstrip("$€£")) * 100) for price in prices)
-    return f"{values.currency}{cents / 100:.2f}"
-
-
 def _prices_and_total(values, count):
     """Prices, and their sum, which is a value of the same split and looks like none of them."""
     prices = [values.one("price") for _ in range(count - 1)]
-    last = values.draw(
-        values.price,
-        lambda price: values.admits(_total(values, [*prices, price])) and price not in _total(values, [*prices, price]),
-    )
-    prices.append(last)
-    return prices, values.take(_total(values, prices))
+
+    def total(last):
+        cents = sum(round(float(price.lstrip("$€£")) * 100) for price in (*prices, last))
+        return f"{values.currency}{cents / 100:.2f}"
+
+    last = values.draw(values.price, lambda price: values.admits(total(price)) and price not in total(price))
+    return [*prices, last], values.take(total(last))
 
 
 def receipt(style, values, width, height, template):
@@ -69,12 +65,12 @@ def receipt(style, values, width, height, template):
 
     def foot(column):
         look = {"bold": True, "scale": template["total_scale"]}
+        label = style.text_at_most(style.widest, template["total"], **look)
         value = style.text_at_most(style.widest, total, "What is the total?", **look)
-        row = (style.text_at_most(style.widest, template["total"], **look), value)
-        return pairs(style, [row], template["foot"], column)
+        return pairs(style, [(label, value)], template["foot"], column)
 
-    order = {"head": head, "meta": meta, "items": items, "foot": foot}
-    return flow(style, [order[name] for name in template["order"].split()], width, height)
+    parts = {"head": head, "meta": meta, "items": items, "foot": foot}
+    return flow(style, [parts[name] for name in template["order"].split()], width, height)
 
 
 # Labels of a form, what a question calls the field, and the kind of its value.
@@ -101,23 +97,19 @@ def form(style, values, width, height, template):
     rng, text = style.rng, style.text
     per_line = 1 if template["fields"] in ("inline", "justified", "leader", "value_first") else 2.4
     count = rng.randint(2, max(2, min(len(FORM_FIELDS), int(count_lines(style, width, height) / per_line) - 2)))
-    fields = [
-        (rng.choice(labels), values.one(kind), f"What is the {noun}?")
-        for labels, noun, kind in rng.sample(FORM_FIELDS, count)
-    ]
+    fields = rng.sample(FORM_FIELDS, count)
+    fields = [(rng.choice(labels), values.one(kind), f"What is the {noun}?") for labels, noun, kind in fields]
     title = rng.choice(template["titles"])
-    colon = template["colon"]
 
     def head(column):
         return stack([style.title(title, template["title_scale"])], align=template["align"], width=column)
 
     def section(label, value, question):
-        return lambda column: pairs(
-            style,
-            [(text(label + colon, bold=template["bold_label"]), text(value, question))],
-            template["fields"],
-            column,
-        )
+        def draw(column):
+            row = text(label + template["colon"], bold=template["bold_label"]), text(value, question)
+            return pairs(style, [row], template["fields"], column)
+
+        return draw
 
     return flow(style, [head, *(section(*item) for item in fields)], width, height)
 
@@ -152,10 +144,8 @@ def letter(style, values, width, height, template):
             rows.append((text(template["reference"]), text(code, "What is the reference number?")))
         return pairs(style, rows, template["meta"], column)
 
-    def fact(filler, lead, value, question):
-        return lambda column: paragraph(
-            style, [filler, lead, text(value, question, bold=template["bold_fact"])], column
-        )
+    def fact(filler, lead, *answer):
+        return lambda column: paragraph(style, [filler, lead, text(*answer, bold=template["bold_fact"])], column)
 
     def sign(column):
         return stack([text(template["closing"]), text(sender, "Who signed the letter?")], style.pitch * 0.4)
@@ -236,15 +226,12 @@ def chart(style, values, width, height, template):
     if ordered[-1] - ordered[-2] < step or ordered[1] - ordered[0] < step:
         raise DoesNotFit
     noun, measures, names = _draw_rows(style, values, width, 2 if is_flat else count, count)
-    words = ("longest", "shortest") if is_flat else ("highest", "lowest")
+    words = ("longest bar", "shortest bar") if is_flat else ("highest bar", "lowest bar")
+    extremes = dict(zip((ordered[-1], ordered[0]), words))
     labels, amounts = [], []
     for name, number in zip(names, numbers):
-        question = f"Which {noun} has the value {number}?"
-        if int(number) == ordered[-1]:
-            question = f"Which {noun} has the {words[0]} bar?"
-        elif int(number) == ordered[0]:
-            question = f"Which {noun} has the {words[1]} bar?"
-        labels.append(text(name, question))
+        which = extremes.get(int(number), f"value {number}")
+        labels.append(text(name, f"Which {noun} has the {which}?"))
         amounts.append(text(number, f"What is the value of {name}?"))
     title = style.title(f"{rng.choice(measures)} by {noun}", template["title_scale"])
     draw = _flat_bars if is_flat else _upright_bars
@@ -327,26 +314,19 @@ def sign(style, values, width, height, template):
                 (rng.choice(["shop", "surname", "city", "words"]), f"What is the first line of the {which}?"),
                 (rng.choice(["phone", "code", "price", "number"]), f"What is the second line of the {which}?"),
             ]
-        lines = []
-        for kind, question in kinds:
-            value = values.one(kind)
-            lines.append(
-                style.text(value.upper() if template["upper"] else value, question, template["bold"], color=front)
-            )
+        shown = [(values.one(kind), question) for kind, question in kinds]
+        shown = [(value.upper() if template["upper"] else value, question) for value, question in shown]
+        lines = [style.text(*line, template["bold"], color=front) for line in shown]
         content = stack(lines, align=template["align"])
         pad = style.capital * rng.uniform(0.5, 1.2)
         panel = Block(content.width + 2 * pad, content.height + 2 * pad)
         panel.marks.append(Panel(0, 0, panel.width, panel.height, back))
-        frame = template["frame"]
-        if frame == "outline":
-            inset = pad * 0.25
-            panel.marks.append(
-                Panel(inset, inset, panel.width - 2 * inset, panel.height - 2 * inset, front, style.rule_width * 1.5)
-            )
-        elif frame == "bars":
-            for y in (0, panel.height - pad * 0.4):
-                panel.marks.append(Panel(0, y, panel.width, pad * 0.4, front))
-        elif frame == "edge":
+        if template["frame"] == "outline":
+            inset, size = pad * 0.25, (panel.width - 2 * (pad * 0.25), panel.height - 2 * (pad * 0.25))
+            panel.marks.append(Panel(inset, inset, *size, front, style.rule_width * 1.5))
+        elif template["frame"] == "bars":
+            panel.marks += [Panel(0, y, panel.width, pad * 0.4, front) for y in (0, panel.height - pad * 0.4)]
+        elif template["frame"] == "edge":
             panel.marks.append(Panel(0, 0, pad * 0.4, panel.height, front))
         signs.append(panel.add(content, pad, pad))
     gap = style.capital * rng.uniform(0.7, 4)
