@@ -16,7 +16,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
 
 from fila import FilaDataCollator
 from fila.common.layout import CANVASES
@@ -161,96 +160,72 @@ def scribble(rng, side, num_lines):
     return torch.from_numpy(cells.reshape(-1, SLOTS)), "\n".join(lines)
 
 
-class Batches(Dataset):
-    """`count` batches of `batch_size` new pages, drawn when they are asked for, from number `first` on. All pages of a
-    batch are on the same canvas; canvases take turns. Subclasses say in `make_batch(number)` what a batch holds.
-    `options` ([`~fila.fineprint.pages.Options`]) and `split` are those of the documents."""
-
-    def __init__(self, options, split, batch_size, count=1, first=0):
-        self.options, self.split, self.batch_size, self.count, self.first = options, split, batch_size, count, first
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        if not 0 <= index < self.count:
-            raise IndexError(f"There is no batch {index}: there are {self.count}.")
-        return self.make_batch(self.first + index)
-
-    def lay_out(self, number, place):
-        """[`~fila.fineprint.pages.Page`]: the document for a place in a batch; all kinds take turns."""
-        # Sample i has the kind i % kinds and the grid i // kinds % 5, so a batch has one grid.
-        num_kinds = len(self.options.kinds)
-        turn, kind = divmod(number // len(CANVASES) * self.batch_size + place, num_kinds)
-        turn = (FIRST_PAGE // num_kinds // len(CANVASES) + turn) * len(CANVASES) + number % len(CANVASES)
-        return lay_out(self.options, self.split, turn * num_kinds + kind)
+def lay_out_document(options, split, batch_size, number, place):
+    """[`~fila.fineprint.pages.Page`]: the document for a place in a batch; all kinds take turns."""
+    # Sample i has the kind i % kinds and the grid i // kinds % 5, so a batch has one grid.
+    num_kinds = len(options.kinds)
+    turn, kind = divmod(number // len(CANVASES) * batch_size + place, num_kinds)
+    turn = (FIRST_PAGE // num_kinds // len(CANVASES) + turn) * len(CANVASES) + number % len(CANVASES)
+    return lay_out(options, split, turn * num_kinds + kind)
 
 
-class PageBatches(Batches):
-    """[`Batches`] of pictures of pages, most of them full of text, with labels."""
-
-    def lay_out_batch(self, number):
-        """`list[`[`~fila.fineprint.pages.Page`]`]`: the pages of a batch."""
-        grid, first = CANVASES[number % len(CANVASES)], number * self.batch_size
-        return [
-            lay_out_text(self.options, self.split, grid, first + place)
-            if place % TEXT_PAGES
-            else self.lay_out(number, place)
-            for place in range(self.batch_size)
-        ]
-
-    def make_batch(self, number):
-        """`dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the
-        cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the
-        global view."""
-        pages, processor = self.lay_out_batch(number), image_processor(self.options.tile_size)
-        inputs = processor([render(page) for page in pages], return_tensors="pt")
-        for name, cell_size, view in (
-            ("labels", processor.patch_size, "canvas"),
-            ("fine_labels", processor.patch_size // 2, "canvas"),
-            ("global_labels", processor.patch_size, "global"),
-        ):
-            inputs[name] = torch.from_numpy(np.stack([label_cells(page, cell_size, view) for page in pages]))
-        return dict(inputs)
+def lay_out_batch(options, split, batch_size, number):
+    """`list[`[`~fila.fineprint.pages.Page`]`]`: the pages of batch `number`, most of them full of text. All are on the same
+    canvas; canvases take turns."""
+    grid, first = CANVASES[number % len(CANVASES)], number * batch_size
+    return [
+        lay_out_text(options, split, grid, first + place)
+        if place % TEXT_PAGES
+        else lay_out_document(options, split, batch_size, number, place)
+        for place in range(batch_size)
+    ]
 
 
-class CellBatches(Batches):
-    """[`Batches`] of conversations about documents, with the labels of their visual tokens in place of pictures. The
-    `processor` is that of the model; whether it tiles is set anew for each batch.
+def make_page_batch(options, split, batch_size, number):
+    """`dict` of tensors for the pages of [`lay_out_batch`]: the inputs of the vision tower, `labels` of shape (pages, rows,
+    columns, SLOTS) for the cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for
+    the cells of the global view."""
+    pages, processor = lay_out_batch(options, split, batch_size, number), image_processor(options.tile_size)
+    inputs = processor([render(page) for page in pages], return_tensors="pt")
+    for name, cell_size, view in (
+        ("labels", processor.patch_size, "canvas"),
+        ("fine_labels", processor.patch_size // 2, "canvas"),
+        ("global_labels", processor.patch_size, "global"),
+    ):
+        inputs[name] = torch.from_numpy(np.stack([label_cells(page, cell_size, view) for page in pages]))
+    return dict(inputs)
+
+
+def make_cell_batch(options, split, batch_size, number, processor, num_scribbles=0):
+    """Conversations about documents, with the labels of their visual tokens in place of pictures. `processor` is that of
+    the model; whether it tiles is set anew for each batch.
 
     The first `num_scribbles` batches are scribbles, with more and more lines, twice as many as there are pages in a
     batch. In these there is nothing to guess: they teach, in short sequences, to look where the next character is.
+
+    Returns:
+        `dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), `cells` of shape (visual
+        tokens of the batch, SLOTS), and whether it `is_scribbled`.
     """
-
-    def __init__(self, *arguments, processor, num_scribbles=0, **others):
-        super().__init__(*arguments, **others)
-        self.collator, self.num_scribbles = FilaDataCollator(processor), num_scribbles
-
-    def make_batch(self, number):
-        """`dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), `cells` of shape
-        (visual tokens of the batch, SLOTS), and whether it `is_scribbled`."""
-        rng = random.Random(f"cells/{self.options.seed}/{self.split}/{number}")
-        processor, tile_size = self.collator.processor, self.options.tile_size
-        patch_size = processor.image_processor.patch_size
-        is_scribbled = number < self.num_scribbles
-        is_tiled = processor.image_processor.do_dynamic_tiling = not is_scribbled and rng.random() >= LOW_RES_SHARE
-        sequences, cells = [], []
-        for place in range(2 * self.batch_size if is_scribbled else self.batch_size):
-            if is_scribbled:
-                num_lines = 1 + number * MAX_LINES // self.num_scribbles
-                labels, text = scribble(rng, tile_size // patch_size, num_lines)
-                messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": READ}]}]
-                messages.append({"role": "assistant", "content": text})
-                image_size = (tile_size, tile_size)
-            else:
-                page = self.lay_out(number, place)
-                labels, messages = label_tokens(page, patch_size, is_tiled, rng), make_messages(page, True)
-                image_size = page.placement.image_size
-            cells.append(labels)
-            sequences.append(self.collator.encode(messages, [image_size]))
-        inputs = {
-            name: pad_sequence([torch.tensor(sequence[name]) for sequence in sequences], True, padding)
-            for name, padding in (("input_ids", processor.tokenizer.pad_token_id), ("labels", IGNORED))
-        }
-        mask = pad_sequence([torch.ones(len(sequence["input_ids"]), dtype=torch.long) for sequence in sequences], True)
-        return {**inputs, "attention_mask": mask, "cells": torch.cat(cells), "is_scribbled": torch.tensor(is_scribbled)}
+    rng = random.Random(f"cells/{options.seed}/{split}/{number}")
+    collator, patch_size = FilaDataCollator(processor), processor.image_processor.patch_size
+    is_scribbled = number < num_scribbles
+    is_tiled = processor.image_processor.do_dynamic_tiling = not is_scribbled and rng.random() >= LOW_RES_SHARE
+    sequences, cells = [], []
+    for place in range(2 * batch_size if is_scribbled else batch_size):
+        if is_scribbled:
+            labels, text = scribble(rng, options.tile_size // patch_size, 1 + number * MAX_LINES // num_scribbles)
+            messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": READ}]}]
+            messages.append({"role": "assistant", "content": text})
+            image_size = (options.tile_size, options.tile_size)
+        else:
+            page = lay_out_document(options, split, batch_size, number, place)
+            labels, messages = label_tokens(page, patch_size, is_tiled, rng), make_messages(page, True)
+            image_size = page.placement.image_size
+        cells.append(labels)
+        sequences.append({key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()})
+    paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED, "attention_mask": 0}
+    for sequence in sequences:
+        sequence["attention_mask"] = torch.ones_like(sequence["input_ids"])
+    batch = {key: pad_sequence([row[key] for row in sequences], True, value) for key, value in paddings.items()}
+    return {**batch, "cells": torch.cat(cells), "is_scribbled": torch.tensor(is_scribbled)}

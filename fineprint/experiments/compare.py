@@ -17,6 +17,7 @@ Where time is limited, `timeout --signal INT 3000 python ...` stops it. The outp
 
 import json
 import shutil
+from copy import copy
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_origin
@@ -29,15 +30,15 @@ from matplotlib.figure import Figure
 from transformers import AutoProcessor, GenerationConfig
 from transformers.hf_argparser import HfArg
 
-from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, run_eval, train
+from fila import FilaConfig, FilaForConditionalGeneration, run_eval, train
 from fila.common.arguments import UserError, make_options, parse_arguments, read_yaml, run_command
 from fila.common.files import new_files, new_folder
-from fila.common.layout import ROOT, image_grid_pinpoints
+from fila.common.layout import ROOT
 from fila.configuration_fila import FUSION_TYPES
 from fila.evaluation.metrics import make_bins, mean_with_interval
 from fila.fineprint import generate
 from fila.fineprint.experiments.pretrain import CELLS, PARTS, align, load_fila, train_part
-from fila.fineprint.pages import Options
+from fila.fineprint.pages import Options, image_processor
 
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
@@ -78,24 +79,18 @@ class ComparisonArguments:
             raise UserError("There is an alignment, which needs the decoder in `pretraining`: it aligns with that.")
         if self.alignment and "learning_rate" not in self.alignment:
             raise UserError("There is no learning_rate in alignment: give a number, or a list of numbers to try.")
+        self.stages = [("stage1", 1, self.stage1)]  # name, stage and options of each training of a strategy
+        self.stages += [
+            ("stage2" + f"-leg{number}" * (number > 1), 2, leg) for number, leg in enumerate(self.stage2, 1)
+        ]
+        self.documents = {}  # their `Options` in each training
         for name, _, settings in self.stages:
             if not isinstance(settings, dict) or "max_steps" not in settings:
                 raise UserError(f"There is no max_steps in {name}; all strategies get equal steps.")
-            self.get_data(name, settings)
-
-    @property
-    def stages(self):
-        """`list[tuple[str, int, dict]]`: name, stage and options of a strategy's trainings, in their order."""
-        legs = self.stage2 or [{}]
-        names = ["stage2", *(f"stage2-leg{number}" for number in range(2, len(legs) + 1))]
-        return [("stage1", 1, self.stage1), *((name, 2, settings) for name, settings in zip(names, legs))]
-
-    def get_data(self, name="data", settings=None):
-        """[`~fila.fineprint.pages.Options`] of the documents, with the changes that a training has in its `settings`."""
-        changes = (settings or {}).get("data", {})
-        folder = f"data-{name}" if changes else "data"
-        values = {**self.data, **changes} if isinstance(changes, dict) else changes
-        return make_options(Options, {**values, "output_dir": str(Path(self.output_dir) / folder)}, folder)
+            changes = settings.get("data", {})
+            place = {"output_dir": str(Path(self.output_dir) / (f"data-{name}" if changes else "data"))}
+            values = {**self.data, **changes, **place} if isinstance(changes, dict) else changes
+            self.documents[name] = make_options(Options, values, f"data of {name}")
 
 
 def make_random(data, changes, seed):
@@ -109,8 +104,7 @@ def make_random(data, changes, seed):
     model = FilaForConditionalGeneration(FilaConfig(**{**config, "dtype": "float32"}))
     model.generation_config = GenerationConfig.from_pretrained(ROOT)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    pinpoints = image_grid_pinpoints(data.tile_size)
-    processor.image_processor = FilaImageProcessor(size=data.tile_size, image_grid_pinpoints=pinpoints)
+    processor.image_processor = copy(image_processor(data.tile_size))
     return model, processor
 
 
@@ -132,34 +126,31 @@ def make_start(shared, processor, fusion_type, seed, output):
 
 def pretrain(options):
     """`Path`: the folder of the FILA whose networks all strategies start from, with the fusion of the paper."""
-    output = Path(options.output_dir)
+    output, data, seed = Path(options.output_dir), options.documents["stage1"], options.seeds[0]
     start = output / "random"
-    make_start(*make_random(options.get_data(), options.model, options.seeds[0]), "cvfm", options.seeds[0], start)
-    for part in PARTS:
-        if part in options.pretraining:
-            folder = output / "pretrained" / part
-            train_part(part, options.get_data(), options.pretraining[part], start, folder)
-            start = folder / "model"
+    make_start(*make_random(data, options.model, seed), "cvfm", seed, start)
+    for part in (part for part in PARTS if part in options.pretraining):
+        train_part(part, data, options.pretraining[part], start, output / "pretrained" / part)
+        start = output / "pretrained" / part / "model"
     return start
 
 
 def run_strategy(options, base, fusion_type, seed):
     """Trains and evaluates one strategy with one seed, as far as it has not been done. It starts from the networks of the
     FILA in the folder `base`, or from random ones."""
-    output = Path(options.output_dir)
-    folder = output / f"{fusion_type}-seed{seed}"
+    folder, data = Path(options.output_dir) / f"{fusion_type}-seed{seed}", options.documents["stage1"]
     model = folder / "start"
-    shared = make_random(options.get_data(), options.model, seed) if base is None else load_fila(base)
+    shared = make_random(data, options.model, seed) if base is None else load_fila(base)
     make_start(*shared, fusion_type, seed, model)
     if options.alignment:
-        model = align(options.get_data(), options.alignment, model, base / CELLS, folder / "alignment")
+        model = align(data, options.alignment, model, base / CELLS, folder / "alignment")
     for number, (name, stage, settings) in enumerate(options.stages):
         start, model = model, folder / name
         if not (model / "config.json").exists():
             settings = {"report_to": "none", "save_total_limit": 1, **settings, "stage": stage}
             settings["seed"] = seed + max(0, number - 1)  # another order of the same documents
             settings |= {"model_name_or_path": str(start), "output_dir": str(model)}
-            settings["train_data"] = [options.get_data(name, settings).output_dir]
+            settings["train_data"] = [options.documents[name].output_dir]
             settings.pop("data", None)
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
             train.train(*train.parse([folder / f"{name}.yaml"]))
@@ -167,7 +158,7 @@ def run_strategy(options, base, fusion_type, seed):
             shutil.rmtree(checkpoint)
     if not (folder / "evaluation").exists():
         settings = {"batch_size": 16, **options.evaluation, "output_dir": str(folder / "evaluation")}
-        settings |= {"model_name_or_path": str(model), "data": str(output / "data")}
+        settings |= {"model_name_or_path": str(model), "data": data.output_dir}
         settings["group_by"] = ["position", "kind", "text_height"]
         run_eval.evaluate(make_options(run_eval.EvaluationArguments, settings, "evaluation"))
 
@@ -281,7 +272,7 @@ def compare(options):
             (folder / saved.name).write_text(yaml.safe_dump(recipe, sort_keys=False))
     if read_yaml(saved) != recipe:
         raise UserError(f"{options.output_dir} was begun with another recipe. Choose another --output_dir.")
-    for data in (options.get_data(), *(options.get_data(name, part) for name, _, part in options.stages)):
+    for data in options.documents.values():
         if not Path(data.output_dir).exists():
             generate.write(data)
     base = pretrain(options) if options.pretraining else None

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from fila import FilaForConditionalGeneration
 from fila.common.arguments import UserError, make_options
 from fila.common.files import new_folder
-from fila.fineprint.experiments.cells import CHARACTERS, IGNORED, SLOTS, CellBatches, PageBatches, tile_cells
+from fila.fineprint.experiments.cells import CHARACTERS, IGNORED, SLOTS, make_cell_batch, make_page_batch, tile_cells
 from fila.training.callbacks import find_checkpoint
 from fila.training.finetuning import FilaTrainingArguments
 
@@ -60,7 +60,7 @@ class CharacterPretraining(nn.Module):
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, num_classes)) for size in widths)
 
     def forward(self, pixel_values, image_grids, labels, fine_labels, global_labels, high_res_pixel_values, **others):
-        """`dict` with the `loss` for what [`PageBatches`] makes."""
+        """`dict` with the `loss` for a batch of [`make_page_batch`]."""
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
         for layer in self.vit.layers:
@@ -84,9 +84,8 @@ class CharacterPretraining(nn.Module):
 
 
 class CellEmbedding(nn.Module):
-    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters, each
-    turned as its place in the cell says; for an empty cell, a vector. The last of the tokens of a character stands for
-    it."""
+    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters (the last of
+    the tokens of each), turned as their places in the cell say; for an empty cell, a vector."""
 
     def __init__(self, tokenizer, width):
         super().__init__()
@@ -116,9 +115,8 @@ class CellReading(nn.Module):
         self.model = [model]  # in a list, so that its vision is no part of this network
 
     def forward(self, cells, is_scribbled, num_items_in_batch=None, **inputs):
-        """[`FilaCausalLMOutputWithPast`] for what [`CellBatches`] makes. Empty cells of scribbles are zero: in the
-        beginning, the many of them would drown the others. Those of pages are noisy, as what a vision tower sees will
-        be."""
+        """[`FilaCausalLMOutputWithPast`] for a batch of [`make_cell_batch`]. Empty cells of scribbles are zero, or the many
+        of them would drown the others in the beginning. Pages are noisy, as what a vision tower sees will be."""
         features = self.cell_embedding(cells, self.model[0].get_input_embeddings())
         if is_scribbled:
             features = features * (cells > 0).any(dim=-1, keepdim=True)
@@ -147,7 +145,7 @@ class CellAlignment(nn.Module):
         self.model, self.cell_embedding = [model], [cell_embedding]  # in lists: they are not trained
 
     def forward(self, labels, global_labels, fine_labels=None, **images):
-        """`dict` with the `loss` for what [`PageBatches`] makes: the squared error of the visual tokens, as a share of
+        """`dict` with the `loss` for a batch of [`make_page_batch`]: the squared error of the visual tokens, as a share of
         the mean square of what they should be."""
         cells = torch.cat([global_labels.unsqueeze(1), tile_cells(labels, global_labels.shape[1])], dim=1).flatten(0, 3)
         features = encode_pages(self.model[0], images)
@@ -161,7 +159,7 @@ class CellAlignment(nn.Module):
 @torch.no_grad()
 def standardize_projector(model, batch):
     """Starts the projector of a FILA anew, in place, with a first layer that takes mean and scale out of the ViT's
-    features of a batch from [`PageBatches`]. A ViT that was pretrained for a short time adds nearly the same large
+    features of a batch of [`make_page_batch`]. A ViT that was pretrained for a short time adds nearly the same large
     vector to all tokens, which would drive the activations of a random projector out of the range in which they
     learn."""
     projector, features = model.model.multi_modal_projector, []
@@ -176,21 +174,21 @@ def standardize_projector(model, batch):
     projector.linear_1.bias -= projector.linear_1.weight @ mean
 
 
-def train_network(network, make_batches, output, **training):
-    """Trains a network that returns its loss, on [`~fila.fineprint.experiments.cells.Batches`] that `make_batches` makes
-    of a `count`. It goes on from the last checkpoint in the folder `output`. `training` are options of
-    TrainingArguments, of which `max_steps` is needed. Returns the log, a `list[dict]`."""
-    settings = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
-    settings |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1}
-    arguments = make_options(FilaTrainingArguments, {**settings, **training}, output.name)
+def train_network(network, make_batch, output, settings):
+    """Trains a network that returns its loss, on what `make_batch` makes of the numbers from 0 on, one batch a step. It
+    goes on from the last checkpoint in the folder `output`. `settings` are options of TrainingArguments, of which
+    `max_steps` is needed. Returns the log, a `list[dict]`."""
+    fixed = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
+    fixed |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1}
+    arguments = make_options(FilaTrainingArguments, {**settings, **fixed}, output.name)
     arguments.include_num_input_tokens_seen = "no"
     if arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: show it one, with CUDA_VISIBLE_DEVICES=0.")
     checkpoint, unfinished = find_checkpoint(output)
     for folder in unfinished:
         shutil.rmtree(folder)
-    batches = make_batches(count=arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
-    trainer = Trainer(network, arguments, train_dataset=batches, data_collator=lambda batches: batches[0])
+    numbers = range(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
+    trainer = Trainer(network, arguments, train_dataset=numbers, data_collator=lambda numbers: make_batch(*numbers))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer.state.log_history
 
@@ -207,25 +205,24 @@ def train_part(part, data, settings, start, output, cells=None):
     """
     if (output / "model").exists():
         return
-    settings = {"batch_size": 16, "num_scribbles": 0, **settings}
-    batch_size, num_scribbles = settings.pop("batch_size"), settings.pop("num_scribbles")
     torch.manual_seed(0)  # of what is drawn before a Trainer sets its own
     model, processor = load_fila(start)
-    batches = partial(PageBatches, data, "train", batch_size)
+    settings = {"batch_size": 16, "num_scribbles": 0, **settings}
+    num_scribbles, pages = settings.pop("num_scribbles"), (data, "train", settings.pop("batch_size"))
+    make_batch = partial(make_page_batch, *pages)
     if part in ("vision", "vit"):
         network = CharacterPretraining(model, with_convnext=part == "vision")
     else:
         cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
     if part == "decoder":
         network = CellReading(model, cell_embedding)
-        batches = partial(CellBatches, data, "train", batch_size, num_scribbles=num_scribbles)
-        batches = partial(batches, processor=deepcopy(processor))
+        make_batch = partial(make_cell_batch, *pages, processor=deepcopy(processor), num_scribbles=num_scribbles)
     elif part == "alignment":
         network = CellAlignment(model, cell_embedding)
         cell_embedding.load_state_dict(load_file(cells))
-        standardize_projector(model, batches(first=STATISTICS_BATCH)[0])
+        standardize_projector(model, make_batch(STATISTICS_BATCH))
         model.set_training_stage(1)  # a fresh projector would undo the pretraining of what lies before it
-    log = train_network(network, batches, output, **settings)
+    log = train_network(network, make_batch, output, settings)
     with new_folder(output / "model") as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -241,8 +238,8 @@ def align(data, settings, start, cells, output):
     lowest loss."""
     ends, rates = {}, settings["learning_rate"]
     for rate in rates if isinstance(rates, list) else [rates]:
-        train_part("alignment", data, {**settings, "learning_rate": rate}, start, output / str(rate), cells)
-        log = json.loads((output / str(rate) / "model" / LOG).read_text())
-        losses = [entry["loss"] for entry in log if "loss" in entry]
-        ends[output / str(rate) / "model"] = np.mean(losses[-NUM_FINAL_LOSSES:])
+        folder = output / str(rate)
+        train_part("alignment", data, {**settings, "learning_rate": rate}, start, folder, cells)
+        log = json.loads((folder / "model" / LOG).read_text())
+        ends[folder / "model"] = np.mean([entry["loss"] for entry in log if "loss" in entry][-NUM_FINAL_LOSSES:])
     return min(ends, key=ends.get)

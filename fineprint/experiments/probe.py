@@ -5,11 +5,10 @@
     python fineprint/experiments/probe.py fineprint/recipes/comparison.yaml --output_dir build/comparison
 
 A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts
-and values of training, and is measured on others. A page has hundreds of characters where it has one or two questions,
-and the decoder has no part in it: this shows more sharply than the answers what a cut between tiles takes away.
-
-Torn are the characters of a cell with one whose box, as wide as its advance and as high as capitals, lies on two tiles.
-The folder is that of a finished comparison; `probe.json`, `probe.md` (the table) and `probe.png` are added to it.
+and values of training, and is measured on others. Torn are the characters of a cell with one whose box, as wide as its
+advance and as high as capitals, lies on two tiles. A page has hundreds of characters where it has one or two questions,
+and the decoder has no part in it. The folder is that of a finished comparison; `probe.json`, `probe.md` (the table) and
+`probe.png` are added to it.
 """
 
 import warnings
@@ -27,7 +26,14 @@ from tqdm import tqdm
 from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
-from fila.fineprint.experiments.cells import IGNORED, SLOTS, PageBatches, locate_characters, tile_cells
+from fila.fineprint.experiments.cells import (
+    IGNORED,
+    SLOTS,
+    lay_out_batch,
+    locate_characters,
+    make_page_batch,
+    tile_cells,
+)
 from fila.fineprint.experiments.compare import NAMES, ComparisonArguments, make_table, to_percent, write_results
 from fila.fineprint.experiments.pretrain import encode_pages, load_fila
 
@@ -63,25 +69,28 @@ def find_torn_cells(page, cell_size):
 
 
 @torch.inference_mode()
-def read_tokens(model, batches):
-    """What a model makes of the cells with characters on the tiles of [`PageBatches`].
+def read_tokens(model, options, split, num_batches):
+    """What a model makes of the cells with characters on the tiles of new pages.
 
     Returns:
         `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`,
         both of shape (tokens,).
     """
     parts = []
-    for number, batch in enumerate(tqdm(batches, unit="batch", leave=False)):
-        num_pages, side = batch["global_labels"].shape[:2]
-        pages = batches.lay_out_batch(batches.first + number)
-        is_torn = np.stack([find_torn_cells(page, batches.options.tile_size // side) for page in pages])
+    for number in tqdm(range(FIRST_BATCH, FIRST_BATCH + num_batches), unit="batch", leave=False):
+        batch = make_page_batch(options, split, BATCH_SIZE, number)
+        side = batch["global_labels"].shape[1]
+        pages = lay_out_batch(options, split, BATCH_SIZE, number)
+        is_torn = np.stack([find_torn_cells(page, options.tile_size // side) for page in pages])
         cells = tile_cells(batch["labels"], side).flatten(1, 3)
-        features = encode_pages(model, batch).unflatten(0, (num_pages, -1))[:, side * side :]  # without the global view
+        features = encode_pages(model, batch).unflatten(0, (BATCH_SIZE, -1))[
+            :, side * side :
+        ]  # without the global view
         values = {
             "features": features.float(),
             "cells": cells,
             "is_torn": tile_cells(torch.from_numpy(is_torn), side).flatten(1, 3),
-            "page": (number * num_pages + torch.arange(num_pages)).unsqueeze(1).expand(cells.shape[:2]),
+            "page": (number * BATCH_SIZE + torch.arange(BATCH_SIZE)).unsqueeze(1).expand(cells.shape[:2]),
         }
         is_read = (cells > 0).any(dim=-1) & (cells != IGNORED).all(dim=-1)
         parts.append({name: value[is_read].numpy() for name, value in values.items()})
@@ -141,13 +150,11 @@ def probe(options):
     for folder in folders.values():
         if not (folder / "config.json").exists():
             raise UserError(f"There is no trained model in {folder}. Run compare.py first.")
-    batches = [
-        PageBatches(options.get_data(), split, BATCH_SIZE, options.num_batches, FIRST_BATCH)
-        for split in ("train", "validation")
-    ]
     for name, folder in folders.items():
-        model = load_fila(folder)[0].eval()
-        known, asked = (read_tokens(model, part) for part in batches)
+        model, size = load_fila(folder)[0].eval(), options.num_batches
+        known, asked = (
+            read_tokens(model, options.documents["stage1"], split, size) for split in ("train", "validation")
+        )
         results[name] = summarize_characters(asked, *name_characters(known, asked))
     rows = [(NAMES[name], values["whole"], values["torn"], values["drop"]) for name, values in results.items()]
     table = make_table(("strategy", "whole", "torn by a cut", "drop, in points"), rows)
