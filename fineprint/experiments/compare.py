@@ -69,8 +69,9 @@ class ComparisonArguments:
     def __post_init__(self):
         for field in fields(self):
             value, kind = getattr(self, field.name), get_origin(field.type) or field.type
-            if not isinstance(value, kind):
-                raise UserError(f"{field.name} is {value!r}; it must be a {kind.__name__}.")
+            if not isinstance(value, kind) or (field.name == "stage2" and not value):
+                name = {dict: "mapping of options to values"}.get(kind, kind.__name__)
+                raise UserError(f"{field.name} is {value!r}; it must be a {name}.")
         config_fields = (*FilaConfig.sub_configs, "fusion_layers", "fusion_align")
         for name, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields), ("pretraining", PARTS)):
             if unknown := set(getattr(self, name)) - set(allowed):
