@@ -19,6 +19,7 @@ import json
 import shutil
 from copy import copy
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import get_origin
 
@@ -60,9 +61,7 @@ class ComparisonArguments:
     stage1: dict = HfArg(default_factory=dict, help="Options of train.py.")
     stage2: list[dict] = HfArg(default_factory=list, help="Options of train.py for each leg, and data.")
     evaluation: dict = HfArg(default_factory=dict, help="Options of run_eval.py.")
-    fusion_types: list[str] = HfArg(
-        default_factory=lambda: list(FUSION_TYPES), help=f"Among {', '.join(FUSION_TYPES)}."
-    )
+    fusion_types: list[str] = HfArg(default_factory=lambda: list(FUSION_TYPES), help=", ".join(FUSION_TYPES))
     seeds: list[int] = HfArg(default_factory=lambda: [0], help="Each strategy is trained with each of them.")
     text_height_edges: list[float] = HfArg(default_factory=lambda: [10, 12, 16], help="Edges of classes, in pixels.")
 
@@ -80,10 +79,9 @@ class ComparisonArguments:
             raise UserError("There is an alignment, which needs the decoder in `pretraining`: it aligns with that.")
         if self.alignment and "learning_rate" not in self.alignment:
             raise UserError("There is no learning_rate in alignment: give a number, or a list of numbers to try.")
-        self.stages = [("stage1", 1, self.stage1)]  # name, stage and options of each training of a strategy
-        self.stages += [
-            ("stage2" + f"-leg{number}" * (number > 1), 2, leg) for number, leg in enumerate(self.stage2, 1)
-        ]
+        names = ["stage2", *(f"stage2-leg{number + 1}" for number in range(1, len(self.stage2)))]
+        # Name, stage and options of each training of a strategy.
+        self.stages = [("stage1", 1, self.stage1), *((name, 2, leg) for name, leg in zip(names, self.stage2))]
         self.documents = {}  # their `Options` in each training
         for name, _, settings in self.stages:
             if not isinstance(settings, dict) or "max_steps" not in settings:
@@ -171,15 +169,15 @@ def to_percent(values):
 
 
 def summarize_answers(answers, edges):
-    """What every strategy reads, in percent: means over the questions with their bounds, and by seed.
+    """What every strategy reads.
 
     Args:
         answers (`pd.DataFrame`): `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind`.
         edges (`list[float]`): of the classes of text heights, in pixels of the ViT's canvas.
 
     Returns:
-        `dict[str, dict]`: for each strategy exact match, ANLS, exact match by group, and how much more exact match it has
-        than each of the others, question by question.
+        `dict[str, dict]`: for each strategy exact match, ANLS, exact match by group and by seed, and how much more of it
+        than each other strategy has, question by question; in percent, see [`to_percent`].
     """
     groups = ["position", "text_height", "kind"]
     answers = answers.assign(text_height=make_bins(answers["text_height"], edges).astype(str))
@@ -210,9 +208,9 @@ def make_table(header, rows):
     return "".join(f"| {' | '.join(map(show, cells))} |\n" for cells in lines)
 
 
-def draw_bars(results, labels, title, path):
-    """Draws, for each strategy, the means under the keys of `labels` (two, with their names) and their intervals into a
-    PNG."""
+def write_results(options, name, title, text, table, results, labels):
+    """Writes NAME.json, NAME.md (a text with a table) and NAME.png into the output folder. The plot has a bar for each
+    strategy and each key of `labels`, under which are a mean and both bounds of its interval."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axis = figure.add_subplot(ylabel="%", title=title)
     places = np.arange(len(results))
@@ -222,13 +220,8 @@ def draw_bars(results, labels, title, path):
     axis.set_xticks(places, [NAMES[name].replace(" (", "\n(") for name in results], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def write_results(options, name, title, text, table, results, labels):
-    """Writes NAME.json, NAME.md (a text with a table) and NAME.png (see [`draw_bars`]) into the output folder."""
     with new_files(options.output_dir, last=f"{name}.json") as folder:
-        draw_bars(results, labels, title, folder / f"{name}.png")
+        figure.savefig(folder / f"{name}.png", dpi=110)
         (folder / f"{name}.md").write_text(f"# {title}\n\n{text}\n\n{table}")
         content = {"recipe": asdict(options), "results": results}
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -237,28 +230,20 @@ def write_results(options, name, title, text, table, results, labels):
 
 def write_comparison(options):
     """Gathers what the evaluations of all strategies and seeds have found."""
-    parts, measured = [], {}
-    for name in options.fusion_types:
-        seconds = []
-        for seed in options.seeds:
-            folder = Path(options.output_dir) / f"{name}-seed{seed}"
-            part = pd.read_json(
-                folder / "evaluation" / "predictions.jsonl", lines=True, convert_dates=False, dtype=False
-            )
-            part = part[["row", "em", "anls"]].join(pd.DataFrame(part["groups"].tolist()))
-            parts.append(part.assign(fusion_type=name, seed=seed))
-            seconds.append(json.loads((folder / "evaluation" / "results.json").read_text())["seconds_per_image"])
-        num_parameters = load_fila(folder / options.stages[-1][0])[0].num_parameters()
-        measured[name] = {"M parameters": num_parameters / 1e6, "ms per image": 1000 * float(np.median(seconds))}
+    parts = []
+    for name, seed in product(options.fusion_types, options.seeds):
+        path = Path(options.output_dir) / f"{name}-seed{seed}" / "evaluation" / "predictions.jsonl"
+        part = pd.read_json(path, lines=True, convert_dates=False, dtype=False)
+        part = part[["row", "em", "anls"]].join(pd.DataFrame(part["groups"].tolist()))
+        parts.append(part.assign(fusion_type=name, seed=seed))
     summary = summarize_answers(pd.concat(parts, ignore_index=True), options.text_height_edges)
-    summary = {name: values | measured[name] for name, values in summary.items()}
     keys = dict.fromkeys(key for values in summary.values() for key in values)
     rows = [(key, *(values.get(key, "") for values in summary.values())) for key in keys]
+    table = make_table(("", *(NAMES[name] for name in summary)), rows)
     text = (
         "In percent, with 95 % intervals from a bootstrap over the questions; more: exact match, in points. Text heights "
         "are those of capitals, in pixels of the ViT's canvas."
     )
-    table = make_table(("", *(NAMES[name] for name in summary)), rows)
     labels = {"position inside": "inside a tile", "position across": "across a cut"}
     write_results(options, "results", "The four fusion strategies: exact match", text, table, summary, labels)
 

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrains the networks of a small FILA on generated pages, where no CLIP, ConvNeXt and Llama can be had.
 
-ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token: a hundred labels for a
-page, where a question about it has a few. The decoder learns to answer questions about pages and to repeat them from
-those same labels in place of visual tokens, as if it had a perfect encoder; before that it copies scribbles. In the
-alignment, fusion and projector learn, between frozen networks, to give the decoder for each cell what it has learnt to
-read. No page comes twice in a training, so that its loss is one of unseen pages.
+ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token. The decoder copies
+scribbles, then answers questions about pages and repeats them from those same labels in place of visual tokens, as if it
+had a perfect encoder. In the alignment, fusion and projector learn, between frozen networks, to give the decoder for each
+cell what it has learnt to read. No page comes twice in a training, so that its loss is one of unseen pages.
 """
 
 import json
@@ -45,9 +44,8 @@ def load_fila(folder):
 
 
 class CharacterPretraining(nn.Module):
-    """ViT and ConvNeXt of a FILA side by side, or the ViT alone, each with a linear head that names the characters of
-    each cell. The third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing of the
-    model is copied."""
+    """ViT and ConvNeXt of a FILA, or the ViT alone, each with a linear head that names the characters of each cell. The
+    third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing is copied."""
 
     def __init__(self, model, with_convnext=True):
         super().__init__()
@@ -136,8 +134,8 @@ def encode_pages(model, batch):
 
 
 class CellAlignment(nn.Module):
-    """Vision tower and projector of a FILA, as far as they are not frozen, whose visual tokens become what its decoder
-    has learnt to read: the [`CellEmbedding`] of the decoder's pretraining. Nothing is copied."""
+    """A FILA whose visual tokens become what its decoder has learnt to read: the [`CellEmbedding`] of its pretraining.
+    Vision tower and projector are trained, as far as they are not frozen; nothing is copied."""
 
     def __init__(self, model, cell_embedding):
         super().__init__()
@@ -160,8 +158,7 @@ class CellAlignment(nn.Module):
 def standardize_projector(model, batch):
     """Starts the projector of a FILA anew, in place, with a first layer that takes mean and scale out of the ViT's
     features of a batch of [`make_page_batch`]. A ViT that was pretrained for a short time adds nearly the same large
-    vector to all tokens, which would drive the activations of a random projector out of the range in which they
-    learn."""
+    vector to all tokens, which would drive a random projector out of the range in which it learns."""
     projector, features = model.model.multi_modal_projector, []
     hook = projector.linear_1.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     encode_pages(model, batch)
@@ -195,14 +192,9 @@ def train_network(network, make_batch, output, settings):
 
 def train_part(part, data, settings, start, output, cells=None):
     """Does one of `PARTS`, or the "alignment" with what the decoder read in its pretraining (`cells`, a file), unless it
-    is done.
-
-    Args:
-        data ([`~fila.fineprint.pages.Options`]): of the documents.
-        settings (`dict`): options of TrainingArguments, `batch_size` in pages and, for the decoder, `num_scribbles`.
-        start (`Path`): folder of the FILA to start from.
-        output (`Path`): folder for checkpoints and, in the end, `model`, the trained FILA.
-    """
+    is done, from the FILA in the folder `start` to one in the folder `model` of the `output`. `data` are the
+    [`~fila.fineprint.pages.Options`] of the documents, `settings` options of TrainingArguments, `batch_size` in pages
+    and, for the decoder, `num_scribbles`."""
     if (output / "model").exists():
         return
     torch.manual_seed(0)  # of what is drawn before a Trainer sets its own

@@ -70,12 +70,8 @@ def find_torn_cells(page, cell_size):
 
 @torch.inference_mode()
 def read_tokens(model, options, split, num_batches):
-    """What a model makes of the cells with characters on the tiles of new pages.
-
-    Returns:
-        `dict` of arrays: `features` of shape (tokens, width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`,
-        both of shape (tokens,).
-    """
+    """What a model makes of the cells with characters on the tiles of new pages: arrays of `features` of shape (tokens,
+    width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`, both of shape (tokens,)."""
     parts = []
     for number in tqdm(range(FIRST_BATCH, FIRST_BATCH + num_batches), unit="batch", leave=False):
         batch = make_page_batch(options, split, BATCH_SIZE, number)
@@ -99,38 +95,30 @@ def read_tokens(model, options, split, num_batches):
 
 def name_characters(known, asked):
     """Names characters by a logistic regression for each place in a cell. It learns from `known`, and is measured on
-    `asked`, both from [`read_tokens`].
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`, both of shape (tokens of `asked`, SLOTS): which places hold a character, and
-        which of these are named right.
-    """
+    `asked`, both from [`read_tokens`]. Returns two arrays of shape (tokens of `asked`, SLOTS): which places hold a
+    character, and which of these are named right."""
     is_character = asked["cells"] > 0
     is_right = np.zeros_like(is_character)
     for slot in range(SLOTS):
         rows, asked_rows = known["cells"][:, slot] > 0, is_character[:, slot]
         labels = known["cells"][rows, slot]
-        if len(np.unique(labels)) < 2 or not asked_rows.any():
-            continue
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=60))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are not needed
-            classifier.fit(known["features"][rows], labels)
-        found = classifier.predict(asked["features"][asked_rows])
-        is_right[asked_rows, slot] = found == asked["cells"][asked_rows, slot]
+        if len(np.unique(labels)) > 1 and asked_rows.any():
+            classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=60))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits are not needed
+                classifier.fit(known["features"][rows], labels)
+            found = classifier.predict(asked["features"][asked_rows])
+            is_right[asked_rows, slot] = found == asked["cells"][asked_rows, slot]
     return is_character, is_right
 
 
 def summarize_characters(tokens, is_character, is_right):
-    """Shares of the characters that were named, averaged over the pages that have both torn and whole ones, from
-    [`read_tokens`] and [`name_characters`].
+    """Shares of the characters that were named, from [`read_tokens`] and [`name_characters`], averaged over the pages that
+    have both torn and whole ones. Raises a `UserError` if there are none.
 
     Returns:
-        `dict`: `whole`, `torn` and `drop`, their difference, each in percent with both bounds of an interval of 95 %
-        from a bootstrap over the pages; `pages` and `characters`, how many there were.
-
-    Raises:
-        UserError: no page has both.
+        `dict`: `whole`, `torn` and `drop`, their difference, see [`to_percent`]; `pages` and `characters`, how many
+        there were.
     """
     counts = pd.DataFrame({"right": is_right.sum(axis=1), "all": is_character.sum(axis=1)})
     counts = counts.groupby([tokens["page"], tokens["is_torn"]]).sum()
@@ -159,8 +147,7 @@ def probe(options):
     rows = [(NAMES[name], values["whole"], values["torn"], values["drop"]) for name, values in results.items()]
     table = make_table(("strategy", "whole", "torn by a cut", "drop, in points"), rows)
     text = (
-        "Characters of unseen fonts that a linear probe names from the visual tokens, in percent, with 95 % intervals "
-        "from a bootstrap over the pages."
+        "Characters of unseen fonts that a linear probe names from the visual tokens, in percent, with 95 % intervals."
     )
     labels = {"whole": "whole", "torn": "torn by a cut"}
     write_results(options, "probe", "What a cut takes from the visual tokens", text, table, results, labels)
