@@ -3,7 +3,7 @@
 """The six kinds of documents, made of blocks."""
 
 from fila.fineprint.blocks import Block, Panel, beside, count_lines, flow, grid, ledger, pairs, paragraph, stack
-from fila.fineprint.sources import DoesNotFit
+from fila.fineprint.sources import DATA, DoesNotFit
 
 GRID_LOOKS = ("frame", "rules", "head", "stripes", "plain")
 
@@ -73,31 +73,12 @@ def receipt(style, values, width, height, template):
     return flow(style, [parts[name] for name in template["order"].split()], width, height)
 
 
-# Labels of a form, what a question calls the field, and the kind of its value.
-FORM_FIELDS = [
-    (("Name", "Full name"), "name", "person"),
-    (("Date of birth", "Born"), "date of birth", "date"),
-    (("Phone", "Phone no."), "phone number", "phone"),
-    (("E-mail", "Mail"), "e-mail address", "email"),
-    (("Street", "Address"), "street", "street"),
-    (("City", "Town"), "city", "city"),
-    (("Occupation", "Job"), "occupation", "job"),
-    (("Member no.", "Member ID"), "member number", "code"),
-    (("Passport", "Passport no."), "passport number", "code"),
-    (("Licence plate", "Plate"), "licence plate", "code"),
-    (("Fee", "Amount"), "fee", "price"),
-    (("Arrival", "Arrives"), "arrival time", "time"),
-    (("Contact", "Emergency contact"), "contact person", "person"),
-    (("Points", "Score"), "number of points", "number"),
-]
-
-
 def form(style, values, width, height, template):
     """Labels and values."""
     rng, text = style.rng, style.text
     per_line = 1 if template["fields"] in ("inline", "justified", "leader", "value_first") else 2.4
-    count = rng.randint(2, max(2, min(len(FORM_FIELDS), int(count_lines(style, width, height) / per_line) - 2)))
-    fields = rng.sample(FORM_FIELDS, count)
+    count = rng.randint(2, max(2, min(len(DATA["form_fields"]), int(count_lines(style, width, height) / per_line) - 2)))
+    fields = rng.sample(DATA["form_fields"], count)
     fields = [(rng.choice(labels), values.one(kind), f"What is the {noun}?") for labels, noun, kind in fields]
     title = rng.choice(template["titles"])
 
@@ -120,15 +101,7 @@ def letter(style, values, width, height, template):
     num_lines = count_lines(style, width, height)
     sender, reader, street, city = (values.one(kind) for kind in ("person", "person", "street", "city"))
     date, code = values.one("date"), values.one("code")
-    facts = [
-        ("Your customer number is", values.one("code"), "What is the customer number?"),
-        ("Please call us at", values.one("phone"), "What is the phone number to call?"),
-        ("The meeting takes place in", values.one("place"), "Where does the meeting take place?"),
-        ("Your appointment is at", values.one("time"), "At what time is the appointment?"),
-        ("Your new adviser is", values.one("person"), "Who is the new adviser?"),
-        ("Please answer by", values.one("date"), "By which date is an answer expected?"),
-        ("The monthly rate is", values.one("price"), "What is the monthly rate?"),
-    ]
+    facts = [(lead, values.one(kind), question) for lead, kind, question in DATA["letter_facts"]]
     facts = rng.sample(facts, rng.randint(1, max(1, min(4, num_lines // 6))))
     fillers = [values.sentence() if num_lines > 12 and rng.random() < 0.7 else "" for _ in facts]
 
@@ -166,20 +139,11 @@ def letter(style, values, width, height, template):
     return flow(style, [part for name in template["order"].split() for part in order[name]], width, height)
 
 
-# What the rows of tables and charts are, and what is counted of them.
-ROWS = {
-    "city": ("city", ["Visitors", "Rainfall", "Hotels", "Schools", "Trains", "Parks"]),
-    "person": ("surname", ["Points", "Hours", "Calls", "Sales", "Miles", "Visits"]),
-    "item": ("goods", ["Stock", "Orders", "Returns", "Weight", "Price", "Sold"]),
-    "shop": ("shop", ["Staff", "Sales", "Orders", "Guests", "Rent", "Area"]),
-}
-
-
 def _draw_rows(style, values, width, num_cells, count):
     """What the rows are, what may be counted of them, and their names, short enough for a part of the width."""
     length = int(width / num_cells / style.character)
-    noun = style.rng.choice(list(ROWS)) if length > 15 else "person"
-    kind, measures = ROWS[noun]
+    noun = style.rng.choice(list(DATA["rows"])) if length > 15 else "person"
+    kind, measures = DATA["rows"][noun]
     make = getattr(values, kind)
     names = [values.draw(make, lambda name: len(name) <= max(6, length)) for _ in range(count)]
     return noun, measures, names
@@ -290,24 +254,14 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
     return out
 
 
-SIGN_COLORS = {
-    "red": ((176, 24, 32), (255, 250, 245)),
-    "blue": ((24, 60, 150), (245, 248, 255)),
-    "green": ((16, 100, 56), (245, 255, 245)),
-    "yellow": ((246, 206, 40), (20, 20, 20)),
-    "white": ((244, 244, 240), (25, 25, 30)),
-    "black": ((22, 22, 24), (240, 240, 235)),
-}
-
-
 def sign(style, values, width, height, template):
     """One to three signs, which are pasted on a photo."""
-    rng = style.rng
+    rng, colors = style.rng, DATA["sign_colors"]
     count = rng.choice([1, 1, 2, 3])
     signs = []
-    for name in rng.sample(list(SIGN_COLORS), count):
+    for name in rng.sample(list(colors), count):
         which = f"{name} sign" if count > 1 else "sign"
-        back, front = (tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in color) for color in SIGN_COLORS[name])
+        back, front = (tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in color) for color in colors[name])
         kinds = [(rng.choice(["words", "place", "street", "shop"]), f"What does the {which} say?")]
         if template["lines"] == 2:
             kinds = [

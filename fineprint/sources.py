@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import PIL.Image
+import yaml
 from faker.providers.address.en_US import Provider as AddressProvider
 from faker.providers.job.en_US import Provider as JobProvider
 from faker.providers.lorem.en_US import Provider as LoremProvider
@@ -19,43 +20,8 @@ from PIL import ImageFont
 from fila.common.arguments import UserError
 
 SPLITS = ("train", "validation", "test")
-
-
-def _family(pattern, regular, bold):
-    return pattern.format(regular), pattern.format(bold)
-
-
-# Regular and bold of each family: a file in a package, or the name under which pymupdf_fonts has it.
-_MATPLOTLIB = "matplotlib:mpl-data/fonts/ttf/"
-FONTS = {
-    "train": {
-        "DejaVu Sans": _family(_MATPLOTLIB + "DejaVuSans{}.ttf", "", "-Bold"),
-        "DejaVu Sans Mono": _family(_MATPLOTLIB + "DejaVuSansMono{}.ttf", "", "-Bold"),
-        "DejaVu Serif": _family(_MATPLOTLIB + "DejaVuSerif{}.ttf", "", "-Bold"),
-        "STIX": _family(_MATPLOTLIB + "STIXGeneral{}.ttf", "", "Bol"),
-        "STIX Italic": _family(_MATPLOTLIB + "STIXGeneral{}.ttf", "Italic", "BolIta"),
-        "Noto Sans": _family("pymupdf_fonts:notos{}", "", "bo"),
-        "Ubuntu": _family("pymupdf_fonts:ubuntu{}", "", "bo"),
-        "Ubuntu Mono": _family("pymupdf_fonts:ubuntm{}", "", "bo"),
-        "Space Mono": ("pymupdf_fonts:spacemo", "pymupdf_fonts:spacembo"),
-        "Source Serif": _family("font_source_serif_pro:files/SourceSerifPro-{}.ttf", "Regular", "Bold"),
-    },
-    "validation": {
-        "Source Sans": _family("font_source_sans_pro:files/SourceSansPro-{}.ttf", "Regular", "Bold"),
-        "Cascadia Mono": _family("pymupdf_fonts:cascadia{}", "", "b"),
-    },
-    "test": {
-        "FiraGO": ("pymupdf_fonts:figo", "pymupdf_fonts:figbo"),
-        "Fira Mono": ("pymupdf_fonts:fimo", "pymupdf_fonts:fimbo"),
-        "Caladea": _family("font_caladea:files/Caladea-{}.ttf", "Regular", "Bold"),
-    },
-}
-# Files that scikit-image's wheel carries, all in the public domain or CC0.
-PHOTOS = {
-    "train": ("astronaut.png", "rocket.jpg", "brick.png", "hubble_deep_field.jpg", "retina.jpg", "camera.png"),
-    "validation": ("grass.png",),
-    "test": ("chelsea.png", "gravel.png", "coins.png"),
-}
+DATA = yaml.safe_load(Path(__file__).with_name("documents.yaml").read_text(encoding="utf-8"))
+FONTS, PHOTOS, WORDS = DATA["fonts"], DATA["photos"], DATA["words"]
 
 
 def _package_folder(package):
@@ -117,30 +83,12 @@ def split_of(value):
     return {0: "test", 1: "validation"}.get(share, "train")
 
 
-_words = str.split
 # Faker's lists, without its weights: drawing by weight would take most of the time.
 _FIRST_NAMES, _SURNAMES = tuple(PersonProvider.first_names), tuple(PersonProvider.last_names)
 _JOBS = tuple(job.split(",")[0] for job in JobProvider.jobs)
-_STREETS = _words("Street Road Lane Way Hill Row Park Drive Avenue Court Place Square Path Gate Green Walk")
-_MAILS = _words("gmail.com yahoo.com hotmail.com mail.com post.net")
 # Letters and digits that no font draws alike.
 _CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
 _CODE_DIGITS = "2345679"
-_GOODS = _words(
-    "apples bacon bagels bananas basil batteries beans beef beer biscuits bread brush butter cake candles carrots cereal "
-    "cheese cherries chips cloth cocoa coffee cola cookies corn crackers cream cups dates eggs figs filter flour forks "
-    "garlic ginger glue grapes ham hammer honey jam juice kettle knife lamp lemons lentils limes mango milk mints mug "
-    "mushrooms mustard nails napkins noodles nuts oats oil olives onions oranges pan paper pasta peaches pears peas pencils "
-    "pens pepper pickles pie pizza plates plums popcorn pork potatoes prunes rice rope rum salad salmon salt sauce scissors "
-    "screws shampoo soap socks soup spinach sponge spoons sugar syrup tape tea toast tofu tomatoes towels tuna turkey "
-    "vanilla vinegar wafers walnuts water wine wipes wrench yeast yoghurt"
-)
-_GOODS_KINDS = _words(
-    "fresh red green black white dark dry big small mini soft sweet old new hot cold raw pure fine rich"
-)
-_SHOPS = _words("Market Store Bakery Cafe Deli Books Tools Foods Garden Pharmacy Outlet Kiosk Trading Supply")
-_PLACES = _words("Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pier Bay Desk Ward")
-_MONTHS = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 
 
 class DoesNotFit(Exception):
@@ -200,7 +148,8 @@ class Values:
 
     def date(self):
         year, month, day = self.rng.randrange(1990, 2030), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
-        formats = f"{year}-{month:02}-{day:02}", f"{day} {_MONTHS[month - 1]} {year}", f"{day:02}.{month:02}.{year}"
+        name = WORDS["month"][month - 1]
+        formats = f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{day:02}.{month:02}.{year}"
         return formats[self.date_format]
 
     def time(self):
@@ -218,22 +167,22 @@ class Values:
         return self.surname() + self.rng.choice(AddressProvider.city_suffixes)
 
     def street(self):
-        return f"{self.surname()} {self.rng.choice(_STREETS)} {self.rng.randrange(1, 300)}"
+        return f"{self.surname()} {self.rng.choice(WORDS['street'])} {self.rng.randrange(1, 300)}"
 
     def job(self):
         return self.rng.choice(_JOBS)
 
     def email(self):
-        return f"{self.rng.choice(_FIRST_NAMES)}.{self.rng.randrange(10, 99)}@{self.rng.choice(_MAILS)}".lower()
+        return f"{self.rng.choice(_FIRST_NAMES)}.{self.rng.randrange(10, 99)}@{self.rng.choice(WORDS['mail'])}".lower()
 
     def shop(self):
-        return f"{self.surname()} {self.rng.choice(_SHOPS)}"
+        return f"{self.surname()} {self.rng.choice(WORDS['shop'])}"
 
     def goods(self):
-        return f"{self.rng.choice(_GOODS_KINDS)} {self.rng.choice(_GOODS)}".capitalize()
+        return f"{self.rng.choice(WORDS['goods_kind'])} {self.rng.choice(WORDS['goods'])}".capitalize()
 
     def place(self):
-        return f"{self.rng.choice(_PLACES)} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
+        return f"{self.rng.choice(WORDS['place'])} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
 
     def words(self):
         return f"{self.rng.choice(LoremProvider.word_list)} {self.rng.choice(LoremProvider.word_list)}".capitalize()
