@@ -76,12 +76,10 @@ def draw_gallery(options, samples, path):
         (image,) = row["images"]
         placement = Placement(image.size[::-1], row["grid"], options.tile_size)
         axis.imshow(image)
-        for draw_line, side, start, scale in (
-            (axis.axhline, 0, placement.top, placement.canvas_scale[1]),
-            (axis.axvline, 1, placement.left, placement.canvas_scale[0]),
-        ):
-            for step in range(1, row["grid"][side]):
-                draw_line((step * options.tile_size - start) / scale, color="blue")
+        for step in range(1, row["grid"][0]):
+            axis.axhline((step * options.tile_size - placement.top) / placement.canvas_scale[1], color="blue")
+        for step in range(1, row["grid"][1]):
+            axis.axvline((step * options.tile_size - placement.left) / placement.canvas_scale[0], color="blue")
         axis.fill(*np.reshape(row["box"], (4, 2)).T, fill=False, edgecolor="red")
         text = f"{row['question']} {row['answer']} ({row['kind']}, {row['position']}, {row['text_height']:.0f} pixels)"
         axis.set_title(textwrap.fill(text, 60), fontsize=8, loc="left", parse_math=False)

@@ -76,30 +76,12 @@ def _draw_layer(page, mode):
     return layer, tuple(low)
 
 
-def _draw_paper(page, rng):
-    image = PIL.Image.new("L", page.placement.image_size[::-1])
-    image.paste(*_draw_layer(page, "L"))
-    image = _blur(image, page, rng)
-    paper, bar, ink = _draw_colors(rng)
-    return ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
-
-
-def _draw_sign(page, rng):
-    """A page on a part of a photo."""
-    height, width = page.placement.image_size
-    photo = load_photo(rng.choice(PHOTOS[page.split]))
+def _draw_photo(split, width, height, rng):
+    """A part of a photo."""
+    photo = load_photo(rng.choice(PHOTOS[split]))
     scale = rng.uniform(0.5, 1) * min(photo.width / width, photo.height / height)
     left, top = rng.uniform(0, photo.width - width * scale), rng.uniform(0, photo.height - height * scale)
-    image = photo.resize((width, height), BICUBIC, box=(left, top, left + width * scale, top + height * scale))
-    layer, place = _draw_layer(page, "RGBA")
-    image.paste(layer, place, mask=layer)
-    return _blur(image, page, rng)
-
-
-def _blur(image, page, rng):
-    if rng.random() < 0.25:
-        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.5) * page.placement.unit))
-    return image
+    return photo.resize((width, height), BICUBIC, box=(left, top, left + width * scale, top + height * scale))
 
 
 @cache
@@ -113,7 +95,15 @@ def render(page):
     `PIL.Image.Image`, in RGB."""
     rng = random.Random(page.looks)
     height, width = page.placement.image_size
-    image = _draw_sign(page, rng) if page.kind == "sign" else _draw_paper(page, rng)
+    is_sign = page.kind == "sign"
+    image = _draw_photo(page.split, width, height, rng) if is_sign else PIL.Image.new("L", (width, height))
+    layer, place = _draw_layer(page, "RGBA" if is_sign else "L")
+    image.paste(layer, place, mask=layer if is_sign else None)
+    if rng.random() < 0.25:
+        image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.5) * page.placement.unit))
+    if not is_sign:
+        paper, bar, ink = _draw_colors(rng)
+        image = ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
     if rng.random() < 0.3:
         light = PIL.Image.new("L", (3, 3))
         light.putdata([rng.randrange(185, 256) for _ in range(9)])

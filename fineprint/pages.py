@@ -24,10 +24,8 @@ from fila.fineprint.sources import FONTS, DoesNotFit, Values
 from fila.fineprint.templates import TEMPLATES, mix_template
 
 POSITIONS = ("inside", "across")
-# An answer is "across" when no tile holds more of its box than this share.
-MAX_SHARE_ACROSS = 0.85
-# An answer is "inside" when it is at least so many pixels of the canvas away from the next tile.
-MIN_DISTANCE_INSIDE = 1.0
+MAX_SHARE_ACROSS = 0.85  # of an answer's box that one tile may hold, if it is "across"
+MIN_DISTANCE_INSIDE = 1.0  # from the next tile, in pixels of the canvas, if it is "inside"
 MAX_ATTEMPTS = 200
 NUM_ATTEMPTS_AT_SIZE = 4
 NUM_ATTEMPTS_UNTIL_TIGHT = 10
@@ -92,19 +90,16 @@ def draw_image_size(rng, grid, tile_size, max_scale):
     Large images get canvases of two tiles only when they are exactly twice as long as wide (a third tile or a second row
     holds all others better), small ones also otherwise: half of the former canvases get small images.
     """
+    is_small = grid[0] * grid[1] == 2
     while True:
-        height, width = grid[0] * tile_size, grid[1] * tile_size
-        if grid[0] * grid[1] == 2 and rng.random() < 0.5:
+        if is_small and rng.random() < 0.5:
             short = round(tile_size * rng.uniform(1, max_scale))
             size = (short * grid[0], short * grid[1])
         else:
-            scale = rng.uniform(0.85, 1) if grid[0] * grid[1] == 2 else rng.uniform(1, max_scale)
-            free = rng.uniform(0.75, 1)
-            if rng.random() < 0.5:
-                height *= free
-            else:
-                width *= free
-            size = (round(height * scale), round(width * scale))
+            scale = rng.uniform(0.85, 1) if is_small else rng.uniform(1, max_scale)
+            sides, free = [side * tile_size for side in grid], rng.uniform(0.75, 1)
+            sides[rng.random() >= 0.5] *= free
+            size = tuple(round(side * scale) for side in sides)
         if image_processor(tile_size).get_image_grid(*size) == grid:
             return size
 
@@ -168,9 +163,8 @@ class Placement:
     def holds(self, marks, shift):
         """Whether all marks are in the image, with a margin, when their block is put at `shift`."""
         points = self.to_image(np.concatenate([corners(mark.box) for mark in marks]) + shift)
-        margin = self.margin / 2
-        limit = np.array(self.image_size[::-1]) - margin
-        return bool((points >= margin).all() and (points <= limit).all())
+        low, high = self.margin / 2, np.array(self.image_size[::-1]) - self.margin / 2
+        return bool((points >= low).all() and (points <= high).all())
 
     @property
     def is_turned(self):
@@ -186,9 +180,8 @@ class Placement:
 def _find_shift(rng, placement, block, run, position, room):
     """A place for the block at which its run has the position, or `None`."""
     quad_center = np.array([(run.ink[0] + run.ink[2]) / 2, (run.ink[1] + run.ink[3]) / 2])
-    tile = placement.tile_size
-    cuts = [(0, tile * step) for step in range(1, placement.grid[1])]
-    cuts += [(1, tile * step) for step in range(1, placement.grid[0])]
+    counts = enumerate(placement.grid[::-1])
+    cuts = [(axis, placement.tile_size * step) for axis, count in counts for step in range(1, count)]
     start = placement.margin
     for _ in range(12):
         shift = np.array([start + rng.random() * room[0], start + rng.random() * room[1]])
@@ -207,11 +200,9 @@ def _find_shift(rng, placement, block, run, position, room):
 
 @dataclass
 class Page:
-    """A finished layout: what is drawn, and its questions.
-
-    Boxes of marks, such as a run's `ink`, lie on the page before it is turned: `placement.to_image(corners(ink))` are
-    pixels of the image, `placement.to_canvas` takes those to the ViT's canvas.
-    """
+    """A finished layout: what is drawn, and its questions. Boxes of marks, such as a run's `ink`, lie on the page before it
+    is turned: `placement.to_image(corners(ink))` are pixels of the image, `placement.to_canvas` takes those to the ViT's
+    canvas."""
 
     split: str
     kind: str
@@ -286,7 +277,9 @@ def lay_out(options, split, index):
         except DoesNotFit:
             continue
         runs = [mark for mark in block.marks if isinstance(mark, Run)]
-        asked = [run for run in runs if run.question and not _is_repeated(run, runs)]
+        # Answers that cannot be read elsewhere.
+        texts = [run.text.casefold() for run in runs]
+        asked = [run for run in runs if run.question and sum(run.text.casefold() in text for text in texts) == 1]
         if not asked:
             continue
         room = [max(0.0, inner[0] - block.width), max(0.0, inner[1] - block.height)]
@@ -299,10 +292,8 @@ def lay_out(options, split, index):
         for mark in block.marks:
             mark.shift(*shift.tolist())
         looks, quality = rng.getrandbits(32), rng.randint(50, 95)
-        if split == "train":
-            asked = _choose_questions(rng, first, asked, rng.randint(1, options.max_questions))
-        else:
-            asked = [first]
+        count = rng.randint(1, options.max_questions) if split == "train" else 1
+        asked = _choose_questions(rng, first, asked, count)
         return Page(split, kind, template, family, position, placement, block.marks, asked, looks, quality)
     raise UserError(
         f"Found no {kind} with text of {low:g} to {high:g} pixels for a canvas of {grid[0]}x{grid[1]} tiles of "
@@ -310,18 +301,11 @@ def lay_out(options, split, index):
     )
 
 
-def _is_repeated(run, runs):
-    """Whether the answer can also be read elsewhere."""
-    text = run.text.casefold()
-    return any(text in other.text.casefold() for other in runs if other is not run)
-
-
 def _choose_questions(rng, first, runs, count):
     """The first run and up to `count - 1` others, none of which can be copied from a question before it."""
     chosen = [first]
     for run in rng.sample(runs, len(runs)):
-        if len(chosen) == count:
-            break
-        if run is not first and not any(run.text.casefold() in other.question.casefold() for other in chosen):
+        is_given = any(run.text.casefold() in other.question.casefold() for other in chosen)
+        if len(chosen) < count and run is not first and not is_given:
             chosen.append(run)
     return chosen

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages with the characters in the cell of each visual token: what the pretraining learns from, the probe is measured on.
 
-A cell is the square of the ViT's view that one visual token stands for. Its label is an array of [`SLOTS`] indices of
-[`CHARACTERS`] in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown
-ones.
+A cell is the square of the ViT's view that one visual token stands for. Its label has [`SLOTS`] indices of [`CHARACTERS`]
+in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown ones.
 """
 
 import math
@@ -55,7 +54,7 @@ def lay_out_text(options, split, grid, number):
         font_size = math.ceil(capital / capital_height(font) * 4) / 4
         y += capital * rng.uniform(1.35, 1.8)
         if y > size[0] - placement.margin:
-            break
+            return Page(split, "text", "lines", "", "", placement, runs, [], rng.getrandbits(32), 0)
         x, num_misses = placement.margin + capital * rng.uniform(0, 2), 0
         while num_misses < 3:
             text = draw_words(values)
@@ -65,7 +64,6 @@ def lay_out_text(options, split, grid, number):
                 continue
             runs.append(Run(x, y, text, font, font_size, (x + left, y + top, x + right, y + bottom)))
             x += right + capital * rng.uniform(0.5, 1.2)
-    return Page(split, "text", "lines", "", "", placement, runs, [], rng.getrandbits(32), 0)
 
 
 def draw_words(values):
@@ -101,24 +99,21 @@ def label_cells(page, cell_size, view="canvas"):
     view, which is "canvas", all tiles laid together, or "global", the whole image on one tile. A character is in the
     cell of its middle."""
     placement = page.placement
-    height, width = placement.image_size
-    grid = placement.grid if view == "canvas" else (1, 1)
-    rows, columns = (side * placement.tile_size // cell_size for side in grid)
+    rows, columns = (
+        side * placement.tile_size // cell_size for side in (placement.grid if view == "canvas" else (1, 1))
+    )
     labels = np.zeros((rows, columns, SLOTS), dtype=np.int64)
     for run in page.runs:
         points = placement.to_image(locate_characters(run).mean(axis=1))
-        if view == "canvas":
-            points = placement.to_canvas(points)
-        else:
-            points = points * (placement.tile_size / width, placement.tile_size / height)
+        on_tile = points * (placement.tile_size / np.array(placement.image_size[::-1]))
+        points = placement.to_canvas(points) if view == "canvas" else on_tile
         for character, (column, row) in zip(run.text, (points // cell_size).astype(int)):
-            if character == " " or not (0 <= row < rows and 0 <= column < columns):
-                continue
-            cell, index = labels[row, column], CHARACTERS.get(character)
-            if index is None or cell.all():  # full, or ignored already
-                cell[:] = IGNORED
-            else:
-                cell[cell.argmin()] = index
+            if character != " " and 0 <= row < rows and 0 <= column < columns:
+                cell, index = labels[row, column], CHARACTERS.get(character)
+                if index is None or cell.all():  # full, or ignored already
+                    cell[:] = IGNORED
+                else:
+                    cell[cell.argmin()] = index
     return labels
 
 
@@ -197,15 +192,12 @@ def make_page_batch(options, split, batch_size, number):
 
 
 def make_cell_batch(options, split, batch_size, number, processor, num_scribbles=0):
-    """Conversations about documents, with the labels of their visual tokens in place of pictures. `processor` is that of
-    the model; whether it tiles is set anew for each batch.
+    """`dict` of tensors for conversations about documents: `input_ids`, `attention_mask` and `labels` of shape (pages,
+    length), `cells` of shape (visual tokens of the batch, SLOTS) in place of pictures, and whether it `is_scribbled`.
+    `processor` is that of the model; whether it tiles is set anew for each batch.
 
     The first `num_scribbles` batches are scribbles, with more and more lines, twice as many as there are pages in a
     batch. In these there is nothing to guess: they teach, in short sequences, to look where the next character is.
-
-    Returns:
-        `dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), `cells` of shape (visual
-        tokens of the batch, SLOTS), and whether it `is_scribbled`.
     """
     rng = random.Random(f"cells/{options.seed}/{split}/{number}")
     collator, patch_size = FilaDataCollator(processor), processor.image_processor.patch_size

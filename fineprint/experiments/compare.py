@@ -75,10 +75,8 @@ class ComparisonArguments:
         for name, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields), ("pretraining", PARTS)):
             if unknown := set(getattr(self, name)) - set(allowed):
                 raise UserError(f"{name} has {sorted(unknown)}; allowed are {', '.join(allowed)}.")
-        if self.alignment and "decoder" not in self.pretraining:
-            raise UserError("There is an alignment, which needs the decoder in `pretraining`: it aligns with that.")
-        if self.alignment and "learning_rate" not in self.alignment:
-            raise UserError("There is no learning_rate in alignment: give a number, or a list of numbers to try.")
+        if self.alignment and not ("decoder" in self.pretraining and "learning_rate" in self.alignment):
+            raise UserError("An alignment needs a learning_rate, or a list to try, and the decoder in `pretraining`.")
         names = ["stage2", *(f"stage2-leg{number + 1}" for number in range(1, len(self.stage2)))]
         # Name, stage and options of each training of a strategy.
         self.stages = [("stage1", 1, self.stage1), *((name, 2, leg) for name, leg in zip(names, self.stage2))]
@@ -135,8 +133,8 @@ def pretrain(options):
 
 
 def run_strategy(options, base, fusion_type, seed):
-    """Trains and evaluates one strategy with one seed, as far as it has not been done. It starts from the networks of the
-    FILA in the folder `base`, or from random ones."""
+    """Trains and evaluates one strategy with one seed, as far as it has not been done, from the networks of the FILA in
+    the folder `base`, or from random ones."""
     folder, data = Path(options.output_dir) / f"{fusion_type}-seed{seed}", options.documents["stage1"]
     model = folder / "start"
     shared = make_random(data, options.model, seed) if base is None else load_fila(base)

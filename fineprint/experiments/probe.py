@@ -74,9 +74,8 @@ def read_tokens(model, options, split, num_batches):
     width), `cells` of shape (tokens, SLOTS), `is_torn` and `page`, both of shape (tokens,)."""
     parts = []
     for number in tqdm(range(FIRST_BATCH, FIRST_BATCH + num_batches), unit="batch", leave=False):
-        batch = make_page_batch(options, split, BATCH_SIZE, number)
+        batch, pages = (make(options, split, BATCH_SIZE, number) for make in (make_page_batch, lay_out_batch))
         side = batch["global_labels"].shape[1]
-        pages = lay_out_batch(options, split, BATCH_SIZE, number)
         is_torn = np.stack([find_torn_cells(page, options.tile_size // side) for page in pages])
         cells = tile_cells(batch["labels"], side).flatten(1, 3)
         features = encode_pages(model, batch).unflatten(0, (BATCH_SIZE, -1))[
