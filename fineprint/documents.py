@@ -1,10 +1,11 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The six kinds of documents, made of blocks."""
+"""The six kinds of documents, made of blocks, and their templates: how they are laid out, framed and named."""
 
 from fila.fineprint.blocks import Block, Panel, beside, count_lines, flow, grid, ledger, pairs, paragraph, stack
 from fila.fineprint.sources import DATA, DoesNotFit
 
+TEMPLATES, MORE_SETTINGS = DATA["templates"], DATA["more_settings"]
 GRID_LOOKS = ("frame", "rules", "head", "stripes", "plain")
 
 
@@ -48,13 +49,10 @@ def receipt(style, values, width, height, template):
         return pairs(style, rows, template["meta"], column)
 
     def items(column):
-        rows = [
-            [
-                text(name.upper() if template["upper"] else name, f"Which item costs {price}?"),
-                text(price, f"How much is the item {name}?"),
-            ]
-            for name, price in zip(goods, prices)
-        ]
+        rows = []
+        for name, price in zip(goods, prices):
+            shown = name.upper() if template["upper"] else name
+            rows.append([text(shown, f"Which item costs {price}?"), text(price, f"How much is the item {name}?")])
         if template["items"] in GRID_LOOKS:
             return ledger(style, ("Item", "Price"), rows, template["items"], column)
         block = pairs(style, rows, template["items"], column)
@@ -270,8 +268,7 @@ def sign(style, values, width, height, template):
             ]
         shown = [(values.one(kind), question) for kind, question in kinds]
         shown = [(value.upper() if template["upper"] else value, question) for value, question in shown]
-        lines = [style.text(*line, template["bold"], color=front) for line in shown]
-        content = stack(lines, align=template["align"])
+        content = stack([style.text(*line, template["bold"], color=front) for line in shown], align=template["align"])
         pad = style.capital * rng.uniform(0.5, 1.2)
         panel = Block(content.width + 2 * pad, content.height + 2 * pad)
         panel.marks.append(Panel(0, 0, panel.width, panel.height, back))
@@ -296,3 +293,20 @@ def _within(block, width, height):
 
 
 KINDS = {"receipt": receipt, "form": form, "letter": letter, "table": table, "chart": chart, "sign": sign}
+
+
+def mix_template(kind, rng):
+    """A template of a training page: its settings are drawn one by one, from those of all training templates and a few
+    more, and its parts are in any order that no template of another split has."""
+    templates = TEMPLATES[kind]["train"].values()
+    mixed = {}
+    for key in next(iter(templates)):
+        mixed[key] = rng.choice([*(template[key] for template in templates), *MORE_SETTINGS[kind].get(key, [])])
+    if "order" in mixed:
+        others = {template["order"] for split in ("validation", "test") for template in TEMPLATES[kind][split].values()}
+        parts = mixed["order"].split()
+        rng.shuffle(parts)
+        while " ".join(parts) in others:
+            rng.shuffle(parts)
+        mixed["order"] = " ".join(parts)
+    return mixed

@@ -69,11 +69,7 @@ def _draw_layer(page, mode):
     boxes = page.placement.to_image(np.array([corners(mark.box) for mark in page.marks]))
     low = np.floor(boxes.min(axis=(0, 1))).astype(int) - 1
     high = np.ceil(boxes.max(axis=(0, 1))).astype(int) + 1
-    if page.placement.is_turned:
-        layer = layer.transform(tuple(high - low), AFFINE, page.placement.inverse(low), BICUBIC)
-    else:
-        layer = layer.crop((*low, *high))
-    return layer, tuple(low)
+    return layer.transform(tuple(high - low), AFFINE, page.placement.inverse(low), BICUBIC), tuple(low)
 
 
 def _draw_photo(split, width, height, rng):

@@ -10,10 +10,7 @@ A first argument that ends in .yaml is a recipe: values for any option, which th
 
 The folder can be given to `datasets.load_dataset`: splits train, validation and test in chat format, of which train has
 one to `max_questions` questions for each image (with `--transcribe` and all text of the page last), the others one.
-
-Each question says where its answer lies on the canvas that FilaImageProcessor picks: "inside" one tile of the ViT, or
-"across" a cut. Answers that a cut merely touches are not asked about. Sample i depends on the seed, the split and i
-alone: processes and the numbers of samples change nothing. Other versions of Pillow, NumPy or Faker may.
+Answers that a cut between tiles merely touches are not asked about. Sample i depends on the seed, the split and i alone.
 """
 
 from functools import partial

@@ -19,9 +19,8 @@ from fila.common.arguments import UserError
 from fila.common.layout import CANVASES, image_grid_pinpoints
 from fila.configuration_fila import get_content_box
 from fila.fineprint.blocks import Run, Style
-from fila.fineprint.documents import KINDS
+from fila.fineprint.documents import KINDS, TEMPLATES, mix_template
 from fila.fineprint.sources import FONTS, DoesNotFit, Values
-from fila.fineprint.templates import TEMPLATES, mix_template
 
 POSITIONS = ("inside", "across")
 MAX_SHARE_ACROSS = 0.85  # of an answer's box that one tile may hold, if it is "across"
@@ -166,11 +165,7 @@ class Placement:
         low, high = self.margin / 2, np.array(self.image_size[::-1]) - self.margin / 2
         return bool((points >= low).all() and (points <= high).all())
 
-    @property
-    def is_turned(self):
-        return not np.array_equal(self.matrix, np.eye(2))
-
-    def inverse(self, origin=(0, 0)):
+    def inverse(self, origin):
         """The six numbers that `PIL.Image.transform` wants: from the image, from this point on, to the page."""
         inverse = np.linalg.inv(self.matrix)
         offset = self.center + inverse @ (origin - self.center)

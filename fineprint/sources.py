@@ -38,9 +38,7 @@ def _package_folder(package):
 def _font_bytes(source):
     package, name = source.split(":")
     folder = _package_folder(package)
-    if package == "pymupdf_fonts":
-        return importlib.import_module(package).myfont(name)
-    return (folder / name).read_bytes()
+    return importlib.import_module(package).myfont(name) if package == "pymupdf_fonts" else (folder / name).read_bytes()
 
 
 @lru_cache(maxsize=256)

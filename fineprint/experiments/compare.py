@@ -167,16 +167,10 @@ def to_percent(values):
 
 
 def summarize_answers(answers, edges):
-    """What every strategy reads.
-
-    Args:
-        answers (`pd.DataFrame`): `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind`.
-        edges (`list[float]`): of the classes of text heights, in pixels of the ViT's canvas.
-
-    Returns:
-        `dict[str, dict]`: for each strategy exact match, ANLS, exact match by group and by seed, and how much more of it
-        than each other strategy has, question by question; in percent, see [`to_percent`].
-    """
+    """`dict[str, dict]`: for each strategy exact match, ANLS, exact match by group and by seed, and how much more of it than
+    each other strategy has, question by question; in percent, see [`to_percent`]. `answers` is a `pd.DataFrame` with
+    `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind`, `edges` are those of the classes of
+    text heights, in pixels of the ViT's canvas."""
     groups = ["position", "text_height", "kind"]
     answers = answers.assign(text_height=make_bins(answers["text_height"], edges).astype(str))
     # One value for a question, the mean over the seeds.
