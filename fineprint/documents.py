@@ -142,8 +142,7 @@ def _draw_rows(style, values, width, num_cells, count):
     length = int(width / num_cells / style.character)
     noun = style.rng.choice(list(DATA["rows"])) if length > 15 else "person"
     kind, measures = DATA["rows"][noun]
-    make = getattr(values, kind)
-    names = [values.draw(make, lambda name: len(name) <= max(6, length)) for _ in range(count)]
+    names = [values.draw(getattr(values, kind), lambda name: len(name) <= max(6, length)) for _ in range(count)]
     return noun, measures, names
 
 
@@ -176,16 +175,14 @@ def table(style, values, width, height, template):
 def chart(style, values, width, height, template):
     """Bars with their names and values."""
     rng, text = style.rng, style.text
-    low = rng.choice([100, 1000])
-    is_flat = template["flat"]
+    low, is_flat = rng.choice([100, 1000]), template["flat"]
     slot = style.pitch * 1.3 if is_flat else style.capital * style.tighten(7, 6)
     room = (height - 3 * style.pitch if is_flat else width) / slot
     count = rng.randint(2, max(2, min(8, int(room))))
     numbers = [values.draw(lambda: str(rng.randrange(low, 10 * low))) for _ in range(count)]
     # The longest and the shortest bar can be told from the next ones.
     ordered = sorted(map(int, numbers))
-    step = 5 * low / 10
-    if ordered[-1] - ordered[-2] < step or ordered[1] - ordered[0] < step:
+    if min(ordered[-1] - ordered[-2], ordered[1] - ordered[0]) < low / 2:
         raise DoesNotFit
     noun, measures, names = _draw_rows(style, values, width, 2 if is_flat else count, count)
     words = ("longest bar", "shortest bar") if is_flat else ("highest bar", "lowest bar")
@@ -203,15 +200,13 @@ def chart(style, values, width, height, template):
 
 
 def _upright_bars(style, labels, amounts, shares, width, height, template):
-    gap = style.capital * 1.0
+    gap = style.capital
     slot = max(max(label.width, amount.width) for label, amount in zip(labels, amounts)) + gap
     slot = max(slot, min(slot * 1.6, width * style.rng.uniform(0.35, 0.95) / len(labels)))
-    tallest = height * style.rng.uniform(0.35, 0.6)
-    top = style.pitch
+    top, tallest = style.pitch, height * style.rng.uniform(0.35, 0.6)
     out = Block(slot * len(labels), top + tallest + style.pitch)
-    if template["grid_lines"]:
-        for step in range(1, 5):
-            out.marks.append(Panel(0, top + tallest * step / 5, out.width, style.rule_width, "shade"))
+    for step in range(1, 5) if template["grid_lines"] else ():
+        out.marks.append(Panel(0, top + tallest * step / 5, out.width, style.rule_width, "shade"))
     for index, (label, amount, share) in enumerate(zip(labels, amounts, shares)):
         center, bar = slot * (index + 0.5), max(amount.width + gap / 2, slot * template["bar"])
         y = top + tallest * (1 - share)
@@ -225,8 +220,8 @@ def _upright_bars(style, labels, amounts, shares, width, height, template):
 
 
 def _flat_bars(style, labels, amounts, shares, width, height, template):
-    gap = style.capital * 0.8
-    pitch = style.pitch * style.rng.uniform(1.1, 1.6)
+    gap, pitch = style.capital * 0.8, style.pitch * style.rng.uniform(1.1, 1.6)
+    thick = max(pitch * template["bar"], style.capital * 1.5)
     first = max(label.width for label in labels) + gap
     last = 0 if template["amount"] == "inside" else max(amount.width for amount in amounts) + gap
     longest = (width - first - last) * style.tighten(style.rng.uniform(0.15, 0.95), 0.95)
@@ -234,9 +229,7 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
         raise DoesNotFit
     out = Block(first + longest + last, pitch * len(labels))
     for index, (label, amount, share) in enumerate(zip(labels, amounts, shares)):
-        y = pitch * index
-        length = longest * share
-        thick = max(pitch * template["bar"], style.capital * 1.5)
+        y, length = pitch * index, longest * share
         out.marks.append(Panel(first, y + (pitch - thick) / 2, max(length, 0), thick, "bar"))
         x = first + length + gap / 2
         if template["amount"] == "inside" and length > amount.width + gap:
@@ -254,9 +247,8 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
 
 def sign(style, values, width, height, template):
     """One to three signs, which are pasted on a photo."""
-    rng, colors = style.rng, DATA["sign_colors"]
+    rng, colors, signs = style.rng, DATA["sign_colors"], []
     count = rng.choice([1, 1, 2, 3])
-    signs = []
     for name in rng.sample(list(colors), count):
         which = f"{name} sign" if count > 1 else "sign"
         back, front = (tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in color) for color in colors[name])

@@ -53,12 +53,10 @@ def _draw_marks(image, marks):
         if not isinstance(mark, Panel):
             draw.text((mark.x, mark.y), mark.text, fill=color, font=load_font(mark.font, mark.size), anchor="ls")
             continue
-        box = [round(mark.x), round(mark.y), round(mark.x + mark.width) - 1, round(mark.y + mark.height) - 1]
-        box[2:] = max(box[0], box[2]), max(box[1], box[3])
-        if mark.outline:
-            draw.rectangle(box, outline=color, width=max(1, round(mark.outline)))
-        else:
-            draw.rectangle(box, fill=color)
+        left, top, right, bottom = map(round, mark.box)
+        box = (left, top, max(left, right - 1), max(top, bottom - 1))
+        look = {"outline": color, "width": max(1, round(mark.outline))} if mark.outline else {"fill": color}
+        draw.rectangle(box, **look)
 
 
 def _draw_layer(page, mode):

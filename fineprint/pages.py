@@ -45,9 +45,7 @@ class Options:
     tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels; canvases follow from it.")
     kinds: list[str] = HfArg(default_factory=lambda: list(KINDS), help=f"Among {', '.join(KINDS)}.")
     min_text_height: float = HfArg(default=8.0, help="Smallest capitals, in pixels on the ViT's canvas.")
-    max_text_height: float | None = HfArg(
-        default=None, help="Largest ordinary capitals: a twelfth of the tile size if not given, or 1.5 x the smallest."
-    )
+    max_text_height: float | None = HfArg(default=None, help="Largest; by default a twelfth of the tile size.")
     max_image_scale: float = HfArg(default=2.0, help="Largest images: so many times the canvas in each direction.")
     max_questions: int = HfArg(default=4, help="Most questions about a training image, in one conversation.")
     transcribe: bool = HfArg(default=False, help="Training conversations end with all text of the page.")
@@ -84,11 +82,9 @@ def image_processor(tile_size):
 
 
 def draw_image_size(rng, grid, tile_size, max_scale):
-    """Draws (height, width) of an image for which the image processor picks a canvas of this grid.
-
-    Large images get canvases of two tiles only when they are exactly twice as long as wide (a third tile or a second row
-    holds all others better), small ones also otherwise: half of the former canvases get small images.
-    """
+    """Draws (height, width) of an image for which the image processor picks a canvas of this grid. Large images get canvases
+    of two tiles only when they are exactly twice as long as wide (a third tile or a second row holds all others better),
+    small ones also otherwise: half of these canvases get small images."""
     is_small = grid[0] * grid[1] == 2
     while True:
         if is_small and rng.random() < 0.5:

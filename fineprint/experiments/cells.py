@@ -37,13 +37,11 @@ FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of 
 
 
 def lay_out_text(options, split, grid, number):
-    """[`~fila.fineprint.pages.Page`] `number` of a split, full of text, on a canvas of `grid` tiles, without questions.
-    Each line has a size and a font of its own. It has several times the characters of a document, so that a network sees
-    more of them in the same time."""
+    """[`~fila.fineprint.pages.Page`] `number` of a split, full of text, on a canvas of `grid` tiles, without questions. Each
+    line has a size and a font of its own. It has several times the characters of a document."""
     rng = random.Random(f"text/{options.seed}/{split}/{number}")
     size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
-    is_turned = rng.random() < 0.4
-    angle, shear = (rng.uniform(-3, 3), rng.uniform(-0.04, 0.04)) if is_turned else (0.0, 0.0)
+    angle, shear = (rng.uniform(-3, 3), rng.uniform(-0.04, 0.04)) if rng.random() < 0.4 else (0.0, 0.0)
     placement = Placement(size, grid, options.tile_size, angle, shear)
     low, high = TEXT_SCALE[0] * options.min_text_height, TEXT_SCALE[1] * options.max_text_height
     values = Values(split, rng)
@@ -118,8 +116,7 @@ def label_cells(page, cell_size, view="canvas"):
 
 
 def tile_cells(cells, side):
-    """`torch.Tensor` of shape (N, tiles, side, side, ...): what belongs to cells of canvases, of shape (N, rows,
-    columns, ...), by tile of `side` x `side` cells."""
+    """Cells of canvases, a tensor of shape (N, rows, columns, ...), by tile: (N, tiles, side, side, ...)."""
     return cells.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
 
 

@@ -4,15 +4,14 @@
 
     python fineprint/experiments/compare.py fineprint/recipes/small.yaml --output_dir build/compare
 
-The recipe says everything else: `data` (options of generate.py), `model` (changes to the default checkpoint's config),
-`pretraining` of all networks and then, for each strategy, `alignment` (see pretrain.py), what train.py does in `stage1`
-and in the legs of `stage2`, and run_eval.py in `evaluation`. Each leg goes on with the weights of the one before, with an
-order of its own (that of seed + number - 1) and, if it has `data` (changes to the options), on documents of its own. A
-seed sets the first weights of the fusion (without `pretraining`, those of all networks) and the order of the documents.
+The recipe says everything else. All networks are pretrained together, then aligned for each strategy (see pretrain.py).
+Each leg of stage 2 goes on with the weights of the one before, with an order of its own (that of seed + number - 1) and,
+if it has `data` (changes to the options of generate.py), on documents of its own. A seed sets the first weights of the
+fusion (without pretraining, those of all networks) and the order of the documents.
 
-Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint.
-Where time is limited, `timeout --signal INT 3000 python ...` stops it. The output folder then holds `results.json`,
-`results.md` (the tables) and `results.png` (the plot). Intervals do not cover what other seeds would give.
+Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint. The
+output folder then holds `results.json`, `results.md` (a table) and `results.png` (a plot). Intervals do not cover what
+other seeds would give.
 """
 
 import json

@@ -113,8 +113,8 @@ class CellReading(nn.Module):
         self.model = [model]  # in a list, so that its vision is no part of this network
 
     def forward(self, cells, is_scribbled, num_items_in_batch=None, **inputs):
-        """[`FilaCausalLMOutputWithPast`] for a batch of [`make_cell_batch`]. Empty cells of scribbles are zero, or the many
-        of them would drown the others in the beginning. Pages are noisy, as what a vision tower sees will be."""
+        """[`FilaCausalLMOutputWithPast`] for a batch of [`make_cell_batch`]. Empty cells of scribbles are zero: the many of
+        them would drown the others. Pages are noisy, as what a vision tower sees will be."""
         features = self.cell_embedding(cells, self.model[0].get_input_embeddings())
         if is_scribbled:
             features = features * (cells > 0).any(dim=-1, keepdim=True)

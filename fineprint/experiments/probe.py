@@ -5,10 +5,8 @@
     python fineprint/experiments/probe.py fineprint/recipes/comparison.yaml --output_dir build/comparison
 
 A logistic regression names the characters of a cell from its visual token alone. It learns on new pages of the fonts
-and values of training, and is measured on others. Torn are the characters of a cell with one whose box, as wide as its
-advance and as high as capitals, lies on two tiles. A page has hundreds of characters where it has one or two questions,
-and the decoder has no part in it. The folder is that of a finished comparison; `probe.json`, `probe.md` (the table) and
-`probe.png` are added to it.
+and values of training, and is measured on others. Torn are the characters of a cell with one that lies on two tiles.
+`probe.json`, `probe.md` (the table) and `probe.png` are added to the folder of a finished comparison.
 """
 
 import warnings
@@ -130,8 +128,7 @@ def summarize_characters(tokens, is_character, is_right):
 
 
 def probe(options):
-    """Probes all strategies of a comparison, with the first of its seeds. Raises a `UserError` if one has not been
-    trained, or there are too few pages."""
+    """Probes all strategies of a comparison, with the first of its seeds."""
     results, trained = {}, f"seed{options.seeds[0]}/{options.stages[-1][0]}"
     folders = {name: Path(options.output_dir) / f"{name}-{trained}" for name in options.fusion_types}
     for folder in folders.values():
