@@ -46,7 +46,6 @@ def parse_arguments(classes, description, arguments=None, **defaults):
     """
     arguments = list(sys.argv[1:] if arguments is None else map(str, arguments))
     parser = HfArgumentParser(classes, description=description)
-    parser.set_defaults(**defaults)
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         path = arguments.pop(0)
         recipe = read_yaml(path)
@@ -54,11 +53,26 @@ def parse_arguments(classes, description, arguments=None, **defaults):
         unknown = sorted(map(str, set(recipe) - known))
         if unknown:
             raise UserError(f"The recipe {path} has unknown options: {', '.join(unknown)}. `--help` lists all options.")
-        parser.set_defaults(**recipe)
+        defaults |= recipe
+    parser.set_defaults(**defaults)
+    for action in parser._actions:  # what has a value now need not be on the command line
+        action.required = action.required and action.dest not in defaults
     try:
         return parser.parse_args_into_dataclasses(arguments)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def make_options(kind, values, name):
+    """An instance of `kind`, a dataclass of options, from the mapping `values` that a recipe has under `name`.
+
+    Raises:
+        UserError: the values do not fit.
+    """
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The options of {name} do not fit: {error}") from error
 
 
 def run_command(function, *args, **kwargs):

@@ -49,7 +49,7 @@ class Run:
 
 @dataclass
 class Panel:
-    """A filled or outlined rectangle. A colour is RGB, or a name: ink, paper, shade or bar."""
+    """A filled or outlined rectangle. Its colour is RGB, or a name: ink, paper, shade or bar."""
 
     x: float
     y: float
@@ -83,15 +83,9 @@ class Block:
 
 
 class Style:
-    """How one document looks, and makers of its smallest blocks.
-
-    Args:
-        fonts (`tuple[str, str]`): regular and bold font, as in `fila.fineprint.sources.FONTS`.
-        capital (`float`): height of capitals of ordinary text, in pixels.
-        width (`float`): of the page, in pixels.
-        tightness (`float`): from 0, all that looks well, to 1, as little space and text as possible.
-        rng (`random.Random`): where all chance comes from.
-    """
+    """How one document looks, and makers of its smallest blocks: regular and bold font (`fonts`, see `sources.FONTS`), the
+    height of its capitals, the width of the page, and its tightness, from 0, all that looks well, to 1, as little space
+    and text as possible. All chance comes from `rng`, a `random.Random`."""
 
     def __init__(self, fonts, capital, width, tightness, rng):
         self.fonts, self.capital, self.tightness, self.rng = fonts, capital, tightness, rng
@@ -119,12 +113,10 @@ class Style:
 
     def rule(self, width, dashed=False):
         """A horizontal line."""
-        block = Block(width, self.pitch * 0.6)
-        y = self.pitch * 0.3
-        dash = self.capital * 0.7
+        dash = self.capital * 0.7 if dashed else width
         xs = [step * 2 * dash for step in range(int(width / dash / 2))] if dashed else [0]
-        block.marks = [Panel(x, y, dash if dashed else width, self.rule_width) for x in xs]
-        return block
+        marks = [Panel(x, self.pitch * 0.3, dash, self.rule_width) for x in xs]
+        return Block(width, self.pitch * 0.6, marks)
 
     def text_at_most(self, width, text, question=None, bold=False, scale=1.0):
         """The same, but of ordinary size where it would be wider than this."""
@@ -166,17 +158,13 @@ def beside(blocks, gap):
 
 
 def pairs(style, rows, how, width):
-    """Rows of (label, value), two blocks each.
-
-    Args:
-        how (`str`): "justified", "leader" (dots between), "value_first", "inline", "stacked" (value below), "boxed" (value
-            in a frame below), "underlined" (value on a line below). Where a line is too short for both, the value is below
-            the label, at the right or indented, or above it if it comes first.
-    """
+    """Rows of (label, value), two blocks each: "justified", "leader" (dots between), "value_first", "inline", "stacked"
+    (value below), "boxed" (in a frame below) or "underlined" (on a line below). Where a line is too short for both, the
+    value is below the label, at the right or indented, or above it if it comes first."""
     gap = style.capital * GAP
     if how in ("justified", "leader"):
         naturals = [label.width + gap + value.width for label, value in rows]
-        width = max([width] + [natural for natural in naturals if natural <= style.widest])
+        width = max(width, *(natural for natural in naturals if natural <= style.widest), 0)
     lines = []
     for label, value in rows:
         if how in ONE_LINE and label.width + gap + value.width > style.widest:
@@ -219,13 +207,8 @@ def _measure_columns(style, rows):
 
 
 def grid(style, rows, look, width, right_from=1):
-    """Rows of cells, the first row the head.
-
-    Args:
-        look (`str`): "frame" (all lines), "rules" (a line below each row), "head" (one line below the head), "stripes"
-            (every other row shaded), "plain".
-        right_from (`int`): columns from this one on are aligned on the right.
-    """
+    """Rows of cells, the first row the head: "frame" (all lines), "rules" (a line below each row), "head" (one line below
+    the head), "stripes" (every other row shaded) or "plain". Columns from `right_from` on are aligned on the right."""
     pad, columns = _measure_columns(style, rows)
     slack = max(0.0, width - sum(columns)) / len(columns)
     columns = [column + slack for column in columns]
@@ -274,15 +257,8 @@ def paragraph(style, pieces, width):
 
 
 def flow(style, sections, width, height):
-    """Flows sections into as few columns as hold them.
-
-    Args:
-        sections (`list[Callable]`): each gets the width it should fill and returns a block, which may be wider, up to
-            `style.widest`; a section is called for each column that is tried.
-
-    Raises:
-        DoesNotFit: no number of columns does.
-    """
+    """Flows sections into as few columns as hold them, or raises `DoesNotFit`. A section is called for each column that is
+    tried: it gets the width that it should fill and returns a block, which may be wider, up to `style.widest`."""
     gutter = style.capital * style.rng.uniform(2, 4)
     gap = style.pitch * style.tighten(style.rng.uniform(0.3, 0.9), 0.15)
     fill = style.rng.uniform(0.35, 0.97)

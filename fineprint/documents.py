@@ -1,27 +1,24 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The six kinds of documents, made of blocks."""
+"""The six kinds of documents, made of blocks, and their templates: how they are laid out, framed and named."""
 
 from fila.fineprint.blocks import Block, Panel, beside, count_lines, flow, grid, ledger, pairs, paragraph, stack
-from fila.fineprint.sources import DoesNotFit
+from fila.fineprint.sources import DATA, DoesNotFit
 
+TEMPLATES, MORE_SETTINGS = DATA["templates"], DATA["more_settings"]
 GRID_LOOKS = ("frame", "rules", "head", "stripes", "plain")
-
-
-def _total(values, prices):
-    cents = sum(round(float(price.lstrip("$€£")) * 100) for price in prices)
-    return f"{values.currency}{cents / 100:.2f}"
 
 
 def _prices_and_total(values, count):
     """Prices, and their sum, which is a value of the same split and looks like none of them."""
     prices = [values.one("price") for _ in range(count - 1)]
-    last = values.draw(
-        values.price,
-        lambda price: values.admits(_total(values, [*prices, price])) and price not in _total(values, [*prices, price]),
-    )
-    prices.append(last)
-    return prices, values.take(_total(values, prices))
+
+    def total(last):
+        cents = sum(round(float(price.lstrip("$€£")) * 100) for price in (*prices, last))
+        return f"{values.currency}{cents / 100:.2f}"
+
+    last = values.draw(values.price, lambda price: values.admits(total(price)) and price not in total(price))
+    return [*prices, last], values.take(total(last))
 
 
 def receipt(style, values, width, height, template):
@@ -52,13 +49,10 @@ def receipt(style, values, width, height, template):
         return pairs(style, rows, template["meta"], column)
 
     def items(column):
-        rows = [
-            [
-                text(name.upper() if template["upper"] else name, f"Which item costs {price}?"),
-                text(price, f"How much is the item {name}?"),
-            ]
-            for name, price in zip(goods, prices)
-        ]
+        rows = []
+        for name, price in zip(goods, prices):
+            shown = name.upper() if template["upper"] else name
+            rows.append([text(shown, f"Which item costs {price}?"), text(price, f"How much is the item {name}?")])
         if template["items"] in GRID_LOOKS:
             return ledger(style, ("Item", "Price"), rows, template["items"], column)
         block = pairs(style, rows, template["items"], column)
@@ -69,55 +63,32 @@ def receipt(style, values, width, height, template):
 
     def foot(column):
         look = {"bold": True, "scale": template["total_scale"]}
+        label = style.text_at_most(style.widest, template["total"], **look)
         value = style.text_at_most(style.widest, total, "What is the total?", **look)
-        row = (style.text_at_most(style.widest, template["total"], **look), value)
-        return pairs(style, [row], template["foot"], column)
+        return pairs(style, [(label, value)], template["foot"], column)
 
-    order = {"head": head, "meta": meta, "items": items, "foot": foot}
-    return flow(style, [order[name] for name in template["order"].split()], width, height)
-
-
-# Labels of a form, what a question calls the field, and the kind of its value.
-FORM_FIELDS = [
-    (("Name", "Full name"), "name", "person"),
-    (("Date of birth", "Born"), "date of birth", "date"),
-    (("Phone", "Phone no."), "phone number", "phone"),
-    (("E-mail", "Mail"), "e-mail address", "email"),
-    (("Street", "Address"), "street", "street"),
-    (("City", "Town"), "city", "city"),
-    (("Occupation", "Job"), "occupation", "job"),
-    (("Member no.", "Member ID"), "member number", "code"),
-    (("Passport", "Passport no."), "passport number", "code"),
-    (("Licence plate", "Plate"), "licence plate", "code"),
-    (("Fee", "Amount"), "fee", "price"),
-    (("Arrival", "Arrives"), "arrival time", "time"),
-    (("Contact", "Emergency contact"), "contact person", "person"),
-    (("Points", "Score"), "number of points", "number"),
-]
+    parts = {"head": head, "meta": meta, "items": items, "foot": foot}
+    return flow(style, [parts[name] for name in template["order"].split()], width, height)
 
 
 def form(style, values, width, height, template):
     """Labels and values."""
     rng, text = style.rng, style.text
     per_line = 1 if template["fields"] in ("inline", "justified", "leader", "value_first") else 2.4
-    count = rng.randint(2, max(2, min(len(FORM_FIELDS), int(count_lines(style, width, height) / per_line) - 2)))
-    fields = [
-        (rng.choice(labels), values.one(kind), f"What is the {noun}?")
-        for labels, noun, kind in rng.sample(FORM_FIELDS, count)
-    ]
+    count = rng.randint(2, max(2, min(len(DATA["form_fields"]), int(count_lines(style, width, height) / per_line) - 2)))
+    fields = rng.sample(DATA["form_fields"], count)
+    fields = [(rng.choice(labels), values.one(kind), f"What is the {noun}?") for labels, noun, kind in fields]
     title = rng.choice(template["titles"])
-    colon = template["colon"]
 
     def head(column):
         return stack([style.title(title, template["title_scale"])], align=template["align"], width=column)
 
     def section(label, value, question):
-        return lambda column: pairs(
-            style,
-            [(text(label + colon, bold=template["bold_label"]), text(value, question))],
-            template["fields"],
-            column,
-        )
+        def draw(column):
+            row = text(label + template["colon"], bold=template["bold_label"]), text(value, question)
+            return pairs(style, [row], template["fields"], column)
+
+        return draw
 
     return flow(style, [head, *(section(*item) for item in fields)], width, height)
 
@@ -128,15 +99,7 @@ def letter(style, values, width, height, template):
     num_lines = count_lines(style, width, height)
     sender, reader, street, city = (values.one(kind) for kind in ("person", "person", "street", "city"))
     date, code = values.one("date"), values.one("code")
-    facts = [
-        ("Your customer number is", values.one("code"), "What is the customer number?"),
-        ("Please call us at", values.one("phone"), "What is the phone number to call?"),
-        ("The meeting takes place in", values.one("place"), "Where does the meeting take place?"),
-        ("Your appointment is at", values.one("time"), "At what time is the appointment?"),
-        ("Your new adviser is", values.one("person"), "Who is the new adviser?"),
-        ("Please answer by", values.one("date"), "By which date is an answer expected?"),
-        ("The monthly rate is", values.one("price"), "What is the monthly rate?"),
-    ]
+    facts = [(lead, values.one(kind), question) for lead, kind, question in DATA["letter_facts"]]
     facts = rng.sample(facts, rng.randint(1, max(1, min(4, num_lines // 6))))
     fillers = [values.sentence() if num_lines > 12 and rng.random() < 0.7 else "" for _ in facts]
 
@@ -152,10 +115,8 @@ def letter(style, values, width, height, template):
             rows.append((text(template["reference"]), text(code, "What is the reference number?")))
         return pairs(style, rows, template["meta"], column)
 
-    def fact(filler, lead, value, question):
-        return lambda column: paragraph(
-            style, [filler, lead, text(value, question, bold=template["bold_fact"])], column
-        )
+    def fact(filler, lead, *answer):
+        return lambda column: paragraph(style, [filler, lead, text(*answer, bold=template["bold_fact"])], column)
 
     def sign(column):
         return stack([text(template["closing"]), text(sender, "Who signed the letter?")], style.pitch * 0.4)
@@ -176,22 +137,12 @@ def letter(style, values, width, height, template):
     return flow(style, [part for name in template["order"].split() for part in order[name]], width, height)
 
 
-# What the rows of tables and charts are, and what is counted of them.
-ROWS = {
-    "city": ("city", ["Visitors", "Rainfall", "Hotels", "Schools", "Trains", "Parks"]),
-    "person": ("surname", ["Points", "Hours", "Calls", "Sales", "Miles", "Visits"]),
-    "item": ("goods", ["Stock", "Orders", "Returns", "Weight", "Price", "Sold"]),
-    "shop": ("shop", ["Staff", "Sales", "Orders", "Guests", "Rent", "Area"]),
-}
-
-
 def _draw_rows(style, values, width, num_cells, count):
     """What the rows are, what may be counted of them, and their names, short enough for a part of the width."""
     length = int(width / num_cells / style.character)
-    noun = style.rng.choice(list(ROWS)) if length > 15 else "person"
-    kind, measures = ROWS[noun]
-    make = getattr(values, kind)
-    names = [values.draw(make, lambda name: len(name) <= max(6, length)) for _ in range(count)]
+    noun = style.rng.choice(list(DATA["rows"])) if length > 15 else "person"
+    kind, measures = DATA["rows"][noun]
+    names = [values.draw(getattr(values, kind), lambda name: len(name) <= max(6, length)) for _ in range(count)]
     return noun, measures, names
 
 
@@ -224,27 +175,22 @@ def table(style, values, width, height, template):
 def chart(style, values, width, height, template):
     """Bars with their names and values."""
     rng, text = style.rng, style.text
-    low = rng.choice([100, 1000])
-    is_flat = template["flat"]
+    low, is_flat = rng.choice([100, 1000]), template["flat"]
     slot = style.pitch * 1.3 if is_flat else style.capital * style.tighten(7, 6)
     room = (height - 3 * style.pitch if is_flat else width) / slot
     count = rng.randint(2, max(2, min(8, int(room))))
     numbers = [values.draw(lambda: str(rng.randrange(low, 10 * low))) for _ in range(count)]
     # The longest and the shortest bar can be told from the next ones.
     ordered = sorted(map(int, numbers))
-    step = 5 * low / 10
-    if ordered[-1] - ordered[-2] < step or ordered[1] - ordered[0] < step:
+    if min(ordered[-1] - ordered[-2], ordered[1] - ordered[0]) < low / 2:
         raise DoesNotFit
     noun, measures, names = _draw_rows(style, values, width, 2 if is_flat else count, count)
-    words = ("longest", "shortest") if is_flat else ("highest", "lowest")
+    words = ("longest bar", "shortest bar") if is_flat else ("highest bar", "lowest bar")
+    extremes = dict(zip((ordered[-1], ordered[0]), words))
     labels, amounts = [], []
     for name, number in zip(names, numbers):
-        question = f"Which {noun} has the value {number}?"
-        if int(number) == ordered[-1]:
-            question = f"Which {noun} has the {words[0]} bar?"
-        elif int(number) == ordered[0]:
-            question = f"Which {noun} has the {words[1]} bar?"
-        labels.append(text(name, question))
+        which = extremes.get(int(number), f"value {number}")
+        labels.append(text(name, f"Which {noun} has the {which}?"))
         amounts.append(text(number, f"What is the value of {name}?"))
     title = style.title(f"{rng.choice(measures)} by {noun}", template["title_scale"])
     draw = _flat_bars if is_flat else _upright_bars
@@ -254,15 +200,13 @@ def chart(style, values, width, height, template):
 
 
 def _upright_bars(style, labels, amounts, shares, width, height, template):
-    gap = style.capital * 1.0
+    gap = style.capital
     slot = max(max(label.width, amount.width) for label, amount in zip(labels, amounts)) + gap
     slot = max(slot, min(slot * 1.6, width * style.rng.uniform(0.35, 0.95) / len(labels)))
-    tallest = height * style.rng.uniform(0.35, 0.6)
-    top = style.pitch
+    top, tallest = style.pitch, height * style.rng.uniform(0.35, 0.6)
     out = Block(slot * len(labels), top + tallest + style.pitch)
-    if template["grid_lines"]:
-        for step in range(1, 5):
-            out.marks.append(Panel(0, top + tallest * step / 5, out.width, style.rule_width, "shade"))
+    for step in range(1, 5) if template["grid_lines"] else ():
+        out.marks.append(Panel(0, top + tallest * step / 5, out.width, style.rule_width, "shade"))
     for index, (label, amount, share) in enumerate(zip(labels, amounts, shares)):
         center, bar = slot * (index + 0.5), max(amount.width + gap / 2, slot * template["bar"])
         y = top + tallest * (1 - share)
@@ -276,8 +220,8 @@ def _upright_bars(style, labels, amounts, shares, width, height, template):
 
 
 def _flat_bars(style, labels, amounts, shares, width, height, template):
-    gap = style.capital * 0.8
-    pitch = style.pitch * style.rng.uniform(1.1, 1.6)
+    gap, pitch = style.capital * 0.8, style.pitch * style.rng.uniform(1.1, 1.6)
+    thick = max(pitch * template["bar"], style.capital * 1.5)
     first = max(label.width for label in labels) + gap
     last = 0 if template["amount"] == "inside" else max(amount.width for amount in amounts) + gap
     longest = (width - first - last) * style.tighten(style.rng.uniform(0.15, 0.95), 0.95)
@@ -285,9 +229,7 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
         raise DoesNotFit
     out = Block(first + longest + last, pitch * len(labels))
     for index, (label, amount, share) in enumerate(zip(labels, amounts, shares)):
-        y = pitch * index
-        length = longest * share
-        thick = max(pitch * template["bar"], style.capital * 1.5)
+        y, length = pitch * index, longest * share
         out.marks.append(Panel(first, y + (pitch - thick) / 2, max(length, 0), thick, "bar"))
         x = first + length + gap / 2
         if template["amount"] == "inside" and length > amount.width + gap:
@@ -303,50 +245,31 @@ def _flat_bars(style, labels, amounts, shares, width, height, template):
     return out
 
 
-SIGN_COLORS = {
-    "red": ((176, 24, 32), (255, 250, 245)),
-    "blue": ((24, 60, 150), (245, 248, 255)),
-    "green": ((16, 100, 56), (245, 255, 245)),
-    "yellow": ((246, 206, 40), (20, 20, 20)),
-    "white": ((244, 244, 240), (25, 25, 30)),
-    "black": ((22, 22, 24), (240, 240, 235)),
-}
-
-
 def sign(style, values, width, height, template):
     """One to three signs, which are pasted on a photo."""
-    rng = style.rng
+    rng, colors, signs = style.rng, DATA["sign_colors"], []
     count = rng.choice([1, 1, 2, 3])
-    signs = []
-    for name in rng.sample(list(SIGN_COLORS), count):
+    for name in rng.sample(list(colors), count):
         which = f"{name} sign" if count > 1 else "sign"
-        back, front = (tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in color) for color in SIGN_COLORS[name])
+        back, front = (tuple(min(255, max(0, c + rng.randint(-14, 14))) for c in color) for color in colors[name])
         kinds = [(rng.choice(["words", "place", "street", "shop"]), f"What does the {which} say?")]
         if template["lines"] == 2:
             kinds = [
                 (rng.choice(["shop", "surname", "city", "words"]), f"What is the first line of the {which}?"),
                 (rng.choice(["phone", "code", "price", "number"]), f"What is the second line of the {which}?"),
             ]
-        lines = []
-        for kind, question in kinds:
-            value = values.one(kind)
-            lines.append(
-                style.text(value.upper() if template["upper"] else value, question, template["bold"], color=front)
-            )
-        content = stack(lines, align=template["align"])
+        shown = [(values.one(kind), question) for kind, question in kinds]
+        shown = [(value.upper() if template["upper"] else value, question) for value, question in shown]
+        content = stack([style.text(*line, template["bold"], color=front) for line in shown], align=template["align"])
         pad = style.capital * rng.uniform(0.5, 1.2)
         panel = Block(content.width + 2 * pad, content.height + 2 * pad)
         panel.marks.append(Panel(0, 0, panel.width, panel.height, back))
-        frame = template["frame"]
-        if frame == "outline":
-            inset = pad * 0.25
-            panel.marks.append(
-                Panel(inset, inset, panel.width - 2 * inset, panel.height - 2 * inset, front, style.rule_width * 1.5)
-            )
-        elif frame == "bars":
-            for y in (0, panel.height - pad * 0.4):
-                panel.marks.append(Panel(0, y, panel.width, pad * 0.4, front))
-        elif frame == "edge":
+        if template["frame"] == "outline":
+            inset, size = pad * 0.25, (panel.width - 2 * (pad * 0.25), panel.height - 2 * (pad * 0.25))
+            panel.marks.append(Panel(inset, inset, *size, front, style.rule_width * 1.5))
+        elif template["frame"] == "bars":
+            panel.marks += [Panel(0, y, panel.width, pad * 0.4, front) for y in (0, panel.height - pad * 0.4)]
+        elif template["frame"] == "edge":
             panel.marks.append(Panel(0, 0, pad * 0.4, panel.height, front))
         signs.append(panel.add(content, pad, pad))
     gap = style.capital * rng.uniform(0.7, 4)
@@ -362,3 +285,20 @@ def _within(block, width, height):
 
 
 KINDS = {"receipt": receipt, "form": form, "letter": letter, "table": table, "chart": chart, "sign": sign}
+
+
+def mix_template(kind, rng):
+    """A template of a training page: its settings are drawn one by one, from those of all training templates and a few
+    more, and its parts are in any order that no template of another split has."""
+    templates = TEMPLATES[kind]["train"].values()
+    mixed = {}
+    for key in next(iter(templates)):
+        mixed[key] = rng.choice([*(template[key] for template in templates), *MORE_SETTINGS[kind].get(key, [])])
+    if "order" in mixed:
+        others = {template["order"] for split in ("validation", "test") for template in TEMPLATES[kind][split].values()}
+        parts = mixed["order"].split()
+        rng.shuffle(parts)
+        while " ".join(parts) in others:
+            rng.shuffle(parts)
+        mixed["order"] = " ".join(parts)
+    return mixed

@@ -12,30 +12,25 @@ from datasets import Features, Image, List, Value
 from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from fila.fineprint.blocks import Panel
-from fila.fineprint.pages import AFFINE, BICUBIC, READ, SHADES, corners, lay_out
+from fila.fineprint.pages import corners, lay_out
 from fila.fineprint.sources import PHOTOS, load_font, load_photo
 
+AFFINE, BICUBIC = PIL.Image.Transform.AFFINE, PIL.Image.Resampling.BICUBIC
+# Documents are drawn in one channel, from paper to ink, and coloured last.
+SHADES = {"paper": 0, "shade": 38, "bar": 204, "ink": 255}
+READ = "Read the page."  # what asks for all text
 FEATURES = Features(
     {
         "images": List(Image()),
         "messages": List(
             {"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}
         ),
-        "question": Value("string"),
-        "answer": Value("string"),
-        "kind": Value("string"),
-        "template": Value("string"),
-        "font": Value("string"),
-        "position": Value("string"),
+        **dict.fromkeys(("question", "answer", "kind", "template", "font", "position"), Value("string")),
         "text_height": Value("float32"),
         "box": List(Value("float32"), length=8),
         "grid": List(Value("int32"), length=2),
     }
 )
-
-
-def _mix(color, other, share):
-    return tuple(round(a + (b - a) * share) for a, b in zip(color, other))
 
 
 def _draw_colors(rng):
@@ -46,8 +41,9 @@ def _draw_colors(rng):
     paper = tuple(min(255, max(0, round(level + rng.uniform(-10, 10)))) for _ in range(3))
     sign = 1 if is_dark else -1
     ink = tuple(min(255, max(0, round(channel + sign * (contrast + rng.uniform(-12, 12))))) for channel in paper)
-    tint = tuple(rng.randrange(256) for _ in range(3))
-    return paper, _mix(_mix(paper, ink, SHADES["bar"] / 255), tint, 0.15), ink
+    bar = [round(a + (b - a) * SHADES["bar"] / 255) for a, b in zip(paper, ink)]
+    bar = tuple(round(channel + (rng.randrange(256) - channel) * 0.15) for channel in bar)
+    return paper, bar, ink
 
 
 def _draw_marks(image, marks):
@@ -57,12 +53,10 @@ def _draw_marks(image, marks):
         if not isinstance(mark, Panel):
             draw.text((mark.x, mark.y), mark.text, fill=color, font=load_font(mark.font, mark.size), anchor="ls")
             continue
-        box = [round(mark.x), round(mark.y), round(mark.x + mark.width) - 1, round(mark.y + mark.height) - 1]
-        box[2:] = max(box[0], box[2]), max(box[1], box[3])
-        if mark.outline:
-            draw.rectangle(box, outline=color, width=max(1, round(mark.outline)))
-        else:
-            draw.rectangle(box, fill=color)
+        left, top, right, bottom = map(round, mark.box)
+        box = (left, top, max(left, right - 1), max(top, bottom - 1))
+        look = {"outline": color, "width": max(1, round(mark.outline))} if mark.outline else {"fill": color}
+        draw.rectangle(box, **look)
 
 
 def _draw_layer(page, mode):
@@ -73,108 +67,54 @@ def _draw_layer(page, mode):
     boxes = page.placement.to_image(np.array([corners(mark.box) for mark in page.marks]))
     low = np.floor(boxes.min(axis=(0, 1))).astype(int) - 1
     high = np.ceil(boxes.max(axis=(0, 1))).astype(int) + 1
-    if page.placement.is_turned:
-        layer = layer.transform(tuple(high - low), AFFINE, page.placement.inverse(low), BICUBIC)
-    else:
-        layer = layer.crop((*low, *high))
-    return layer, tuple(low)
+    return layer.transform(tuple(high - low), AFFINE, page.placement.inverse(low), BICUBIC), tuple(low)
 
 
-def _draw_paper(page, rng):
-    height, width = page.placement.image_size
-    image = PIL.Image.new("L", (width, height))
-    image.paste(*_draw_layer(page, "L"))
-    image = _blur(image, page, rng)
-    paper, bar, ink = _draw_colors(rng)
-    return ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
-
-
-def _draw_sign(page, rng):
-    height, width = page.placement.image_size
-    image = _draw_photo(rng, page.split, (height, width))
-    layer, place = _draw_layer(page, "RGBA")
-    image.paste(layer, place, mask=layer)
-    return _blur(image, page, rng)
-
-
-def _blur(image, page, rng):
-    if rng.random() < 0.25:
-        return image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.5) * page.placement.unit))
-    return image
+def _draw_photo(split, width, height, rng):
+    """A part of a photo."""
+    photo = load_photo(rng.choice(PHOTOS[split]))
+    scale = rng.uniform(0.5, 1) * min(photo.width / width, photo.height / height)
+    left, top = rng.uniform(0, photo.width - width * scale), rng.uniform(0, photo.height - height * scale)
+    return photo.resize((width, height), BICUBIC, box=(left, top, left + width * scale, top + height * scale))
 
 
 @cache
-def _grain(seed):
+def _grain():
     """A large piece of noise of unit variance, from which the noise of all images is cut."""
-    return np.random.default_rng(seed).standard_normal((1024, 1024), dtype=np.float32)
-
-
-def _draw_photo(rng, split, size):
-    """A part of a photo, as large as the image."""
-    height, width = size
-    photo = load_photo(rng.choice(PHOTOS[split]))
-    scale = rng.uniform(0.5, 1) * min(photo.width / width, photo.height / height)
-    part_width, part_height = width * scale, height * scale
-    left = rng.uniform(0, photo.width - part_width)
-    top = rng.uniform(0, photo.height - part_height)
-    box = (left, top, left + part_width, top + part_height)
-    return photo.resize((width, height), BICUBIC, box=box)
+    return np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
 
 
 def render(page):
-    """Draws a page, and lets it suffer: turned, blurred, unevenly lit, noisy.
-
-    Args:
-        page ([`Page`]): from [`lay_out`].
-
-    Returns:
-        `PIL.Image.Image` in RGB; the same page gives the same picture.
-    """
+    """Draws a [`Page`], and lets it suffer: turned, blurred, unevenly lit, noisy. The same page gives the same
+    `PIL.Image.Image`, in RGB."""
     rng = random.Random(page.looks)
     height, width = page.placement.image_size
-    image = _draw_sign(page, rng) if page.kind == "sign" else _draw_paper(page, rng)
+    is_sign = page.kind == "sign"
+    image = _draw_photo(page.split, width, height, rng) if is_sign else PIL.Image.new("L", (width, height))
+    layer, place = _draw_layer(page, "RGBA" if is_sign else "L")
+    image.paste(layer, place, mask=layer if is_sign else None)
+    if rng.random() < 0.25:
+        image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 0.5) * page.placement.unit))
+    if not is_sign:
+        paper, bar, ink = _draw_colors(rng)
+        image = ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
     if rng.random() < 0.3:
         light = PIL.Image.new("L", (3, 3))
         light.putdata([rng.randrange(185, 256) for _ in range(9)])
         light = light.resize((width, height), PIL.Image.Resampling.BILINEAR)
         image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
     if rng.random() < 0.4:
-        grain = _grain(0)
         top, left = rng.randrange(1024), rng.randrange(1024)
         rows, columns = np.arange(top, top + height) % 1024, np.arange(left, left + width) % 1024
-        noise = (grain[rows[:, None], columns] * rng.uniform(2, 10)).astype(np.int16)
+        noise = (_grain()[rows[:, None], columns] * rng.uniform(2, 10)).astype(np.int16)
         pixels = np.asarray(image, dtype=np.int16) + noise[..., None]
         image = PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image
 
 
-def make_page(options, split, index):
-    """Makes the picture of one sample, with all that is known about it; for labels of one's own.
-
-    Args:
-        options ([`Options`])
-        split (`str`): one of `SPLITS`.
-        index (`int`): number of the sample.
-
-    Returns:
-        `tuple[PIL.Image.Image, Page]`: the picture as it is before it becomes a JPEG, and its page. Of each run in
-        `page.runs`, `page.placement.to_image(corners(run.ink))` is a (4, 2) array of its corners (x, y) in pixels of the
-        image, and `page.placement.to_canvas` takes them to pixels of the ViT's canvas.
-    """
-    page = lay_out(options, split, index)
-    return render(page), page
-
-
 def make_messages(page, transcribe=False):
-    """The conversation about a page: its image, then question and answer by turns.
-
-    Args:
-        page ([`Page`])
-        transcribe (`bool`, *optional*): whether the last turn repeats all text.
-
-    Returns:
-        `list[dict]`: messages whose content is a list.
-    """
+    """`list[dict]`: the conversation about a page: its image, then question and answer by turns; with `transcribe`, all of
+    its text in the last turn."""
     turns = [(run.question, run.text) for run in page.asked]
     if transcribe:
         turns.append((READ, page.text))
@@ -187,21 +127,11 @@ def make_messages(page, transcribe=False):
 
 
 def make_sample(options, split, index):
-    """Makes one row of the dataset; depends on the seed, the split and the index, not on other samples.
-
-    Args:
-        options ([`Options`])
-        split (`str`): one of `SPLITS`.
-        index (`int`): number of the sample.
-
-    Returns:
-        `dict`: a row with the columns of `FEATURES`. Its labels are those of the first question. `text_height` is the
-        height of a capital in pixels of the ViT's canvas, `box` the four corners (x, y) of the answer in pixels of the
-        image, clockwise from where the text's left top is.
-    """
-    image, page = make_page(options, split, index)
+    """`dict`: a row with the columns of `FEATURES`, which fineprint/README.md explains. It depends on the seed, the split
+    and the index, not on other samples."""
+    page = lay_out(options, split, index)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=page.quality)
+    render(page).save(buffer, "JPEG", quality=page.quality)
     first = page.asked[0]
     return {
         "images": [{"bytes": buffer.getvalue(), "path": None}],

@@ -5,95 +5,74 @@ tiles that FilaImageProcessor cuts."""
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise, product
 
 import numpy as np
-import PIL.Image
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
+from transformers.hf_argparser import HfArg
 
 from fila import FilaImageProcessor
+from fila.common.arguments import UserError
 from fila.common.layout import CANVASES, image_grid_pinpoints
 from fila.configuration_fila import get_content_box
 from fila.fineprint.blocks import Run, Style
-from fila.fineprint.documents import KINDS
+from fila.fineprint.documents import KINDS, TEMPLATES, mix_template
 from fila.fineprint.sources import FONTS, DoesNotFit, Values
-from fila.fineprint.templates import TEMPLATES, mix_template
 
-AFFINE, BICUBIC = PIL.Image.Transform.AFFINE, PIL.Image.Resampling.BICUBIC
 POSITIONS = ("inside", "across")
-# An answer is "across" when no tile holds more of its box than this share.
-MAX_SHARE_ACROSS = 0.85
-# An answer is "inside" when it is at least so many pixels of the canvas away from the next tile.
-MIN_DISTANCE_INSIDE = 1.0
+MAX_SHARE_ACROSS = 0.85  # of an answer's box that one tile may hold, if it is "across"
+MIN_DISTANCE_INSIDE = 1.0  # from the next tile, in pixels of the canvas, if it is "inside"
 MAX_ATTEMPTS = 200
 NUM_ATTEMPTS_AT_SIZE = 4
 NUM_ATTEMPTS_UNTIL_TIGHT = 10
-# Documents are drawn in one channel, from paper to ink, and coloured last.
-SHADES = {"paper": 0, "shade": 38, "bar": 204, "ink": 255}
-READ = "Read the page."  # what asks for all text
 MARGIN = 1 / 56  # between text and the edge of the image, in tiles
+# The least values of options that are whole numbers.
+LEAST = {"num_train": 0, "num_validation": 0, "num_test": 0, "gallery": 0, "max_questions": 1, "num_proc": 1}
 
 
 @dataclass
 class Options:
-    """What is made, and where it is written."""
+    """What is made, and where it is written. Raises a `UserError` for values that are not possible."""
 
-    output_dir: str = field(metadata={"help": "Folder to make; it must not exist, or be empty."})
-    num_train: int = field(default=20000, metadata={"help": "Images for training."})
-    num_validation: int = field(default=500, metadata={"help": "Images, and questions, for validation."})
-    num_test: int = field(default=2000, metadata={"help": "Images, and questions, for the test."})
-    seed: int = field(default=0, metadata={"help": "Where all chance comes from."})
-    tile_size: int = field(
-        default=336, metadata={"help": "Side of the ViT's tiles in pixels; canvases follow from it."}
-    )
-    kinds: list[str] = field(default_factory=lambda: list(KINDS), metadata={"help": f"Among {', '.join(KINDS)}."})
-    min_text_height: float = field(default=8.0, metadata={"help": "Smallest capitals, in pixels on the ViT's canvas."})
-    max_text_height: float | None = field(
-        default=None,
-        metadata={"help": "Largest ordinary capitals; by default a twelfth of the tile size, or 1.5 x the smallest."},
-    )
-    max_image_scale: float = field(
-        default=2.0, metadata={"help": "The largest images have so many times the canvas's pixels in each direction."}
-    )
-    max_questions: int = field(
-        default=4, metadata={"help": "Most questions about one training image; more make one longer conversation."}
-    )
-    transcribe: bool = field(
-        default=False,
-        metadata={"help": "End each training conversation with a turn that repeats all text of the page."},
-    )
-    mix_templates: bool = field(
-        default=False,
-        metadata={"help": "Draw the settings of each training page's template one by one: far more layouts."},
-    )
-    num_proc: int = field(default=1, metadata={"help": "Processes that draw."})
-    shard_size: int = field(default=1000, metadata={"help": "Images in each file."})
-    gallery: int = field(default=12, metadata={"help": "Test samples in the picture gallery.png; 0: no picture."})
+    output_dir: str = HfArg(default="build/fineprint", help="Folder to make.")
+    num_train: int = HfArg(default=20000, help="Images for training.")
+    num_validation: int = HfArg(default=500, help="Images, and questions, for validation.")
+    num_test: int = HfArg(default=2000, help="Images, and questions, for the test.")
+    seed: int = HfArg(default=0, help="Where all chance comes from.")
+    tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels; canvases follow from it.")
+    kinds: list[str] = HfArg(default_factory=lambda: list(KINDS), help=f"Among {', '.join(KINDS)}.")
+    min_text_height: float = HfArg(default=8.0, help="Smallest capitals, in pixels on the ViT's canvas.")
+    max_text_height: float | None = HfArg(default=None, help="Largest; by default a twelfth of the tile size.")
+    max_image_scale: float = HfArg(default=2.0, help="Largest images: so many times the canvas in each direction.")
+    max_questions: int = HfArg(default=4, help="Most questions about a training image, in one conversation.")
+    transcribe: bool = HfArg(default=False, help="Training conversations end with all text of the page.")
+    mix_templates: bool = HfArg(default=False, help="Draw the settings of training pages one by one: more layouts.")
+    num_proc: int = HfArg(default=1, help="Processes that draw.")
+    gallery: int = HfArg(default=12, help="Test samples in the picture gallery.png; 0: no picture.")
 
     def __post_init__(self):
-        for name in ("num_train", "num_validation", "num_test", "gallery"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be 0 or more.")
-        for name in ("max_questions", "num_proc", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be 1 or more.")
+        for name, least in LEAST.items():
+            if type(getattr(self, name)) is not int or getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)!r} is not possible: it must be {least} or more.")
         if not (self.num_train or self.num_validation or self.num_test):
-            raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to make.")
-        unknown = sorted(set(self.kinds) - set(KINDS))
-        if unknown or not self.kinds:
-            raise ValueError(f"kinds={self.kinds} is not possible: choose one or more of {', '.join(KINDS)}.")
+            raise UserError("num_train, num_validation and num_test are all 0: there is nothing to make.")
+        if not self.kinds or set(self.kinds) - set(KINDS):
+            raise UserError(f"kinds={self.kinds} is not possible: choose one or more of {', '.join(KINDS)}.")
         if self.tile_size < 56 or self.tile_size % 14:
-            raise ValueError(f"tile_size={self.tile_size} is not possible: it must be a multiple of 14, at least 56.")
+            raise UserError(f"tile_size={self.tile_size} is not possible: it must be a multiple of 14, at least 56.")
         if self.max_text_height is None:
             largest = max(self.min_text_height * 1.5, self.tile_size / 12)
             self.max_text_height = max(self.min_text_height, min(largest, self.tile_size / 6))
         if not 4 <= self.min_text_height <= self.max_text_height <= self.tile_size / 6:
-            raise ValueError(
+            raise UserError(
                 f"Text of {self.min_text_height} to {self.max_text_height} pixels does not go with tile_size="
                 f"{self.tile_size}: the bounds must grow, from 4 up to a sixth of the tile size, {self.tile_size / 6:.1f}."
             )
         if not 1 <= self.max_image_scale <= 8:
-            raise ValueError(f"max_image_scale={self.max_image_scale} is not possible: it must be between 1 and 8.")
+            raise UserError(f"max_image_scale={self.max_image_scale} is not possible: it must be between 1 and 8.")
 
 
 @cache
@@ -103,24 +82,19 @@ def image_processor(tile_size):
 
 
 def draw_image_size(rng, grid, tile_size, max_scale):
-    """Draws (height, width) of an image for which the image processor picks a canvas of this grid.
-
-    Large images get canvases of two tiles only when they are exactly twice as long as wide (a third tile or a second row
-    holds all others better), small ones also otherwise: half of the former canvases get small images.
-    """
+    """Draws (height, width) of an image for which the image processor picks a canvas of this grid. Large images get canvases
+    of two tiles only when they are exactly twice as long as wide (a third tile or a second row holds all others better),
+    small ones also otherwise: half of these canvases get small images."""
+    is_small = grid[0] * grid[1] == 2
     while True:
-        height, width = grid[0] * tile_size, grid[1] * tile_size
-        if grid[0] * grid[1] == 2 and rng.random() < 0.5:
+        if is_small and rng.random() < 0.5:
             short = round(tile_size * rng.uniform(1, max_scale))
             size = (short * grid[0], short * grid[1])
         else:
-            scale = rng.uniform(0.85, 1) if grid[0] * grid[1] == 2 else rng.uniform(1, max_scale)
-            free = rng.uniform(0.75, 1)
-            if rng.random() < 0.5:
-                height *= free
-            else:
-                width *= free
-            size = (round(height * scale), round(width * scale))
+            scale = rng.uniform(0.85, 1) if is_small else rng.uniform(1, max_scale)
+            sides, free = [side * tile_size for side in grid], rng.uniform(0.75, 1)
+            sides[rng.random() >= 0.5] *= free
+            size = tuple(round(side * scale) for side in sides)
         if image_processor(tile_size).get_image_grid(*size) == grid:
             return size
 
@@ -131,62 +105,25 @@ def corners(rectangle):
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def _area_until(polygon, axis, bound):
-    """The part of a convex polygon, an (N, 2) array, whose coordinate on the axis is at most `bound`."""
-    kept = []
-    for point, following in zip(polygon, np.roll(polygon, -1, axis=0)):
-        here, there = point[axis] <= bound, following[axis] <= bound
-        if here:
-            kept.append(point)
-        if here != there:
-            kept.append(point + (following - point) * (bound - point[axis]) / (following[axis] - point[axis]))
-    return np.array(kept).reshape(-1, 2)
-
-
-def _area(polygon):
-    x, y = polygon.T
-    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
-
-
 def locate(quad, tile_size, grid):
-    """Where a text lies on the canvas.
-
-    Args:
-        quad (`np.ndarray` of shape (4, 2)): the corners (x, y) of its box, in pixels of the canvas.
-        tile_size (`int`): side of a tile in pixels.
-        grid (`tuple[int, int]`): rows and columns of tiles.
-
-    Returns:
-        `str` or `None`: "inside" a tile, "across" a cut, or neither: a cut touches it.
-    """
+    """Where a text lies on a canvas of `grid` tiles (rows, columns): "inside" a tile, "across" a cut, or, where a cut
+    touches it, neither: `None`. `quad` has the corners (x, y) of its box in pixels of the canvas, shape (4, 2)."""
     low, high = quad.min(axis=0) - MIN_DISTANCE_INSIDE, quad.max(axis=0) + MIN_DISTANCE_INSIDE
     cuts = [[tile_size * step for step in range(1, count)] for count in (grid[1], grid[0])]
-    cuts = [[cut for cut in cuts[axis] if low[axis] < cut < high[axis]] for axis in (0, 1)]
-    if not any(cuts):
+    xs, ys = ([low[axis], *(cut for cut in cuts[axis] if low[axis] < cut < high[axis]), high[axis]] for axis in (0, 1))
+    if len(xs) == len(ys) == 2:
         return "inside"
-
-    def slices(polygon, axis):
-        """Areas' polygons between the cuts of an axis."""
-        for cut in [*cuts[axis], math.inf]:
-            below = _area_until(polygon, axis, cut) if cut < math.inf else polygon
-            yield below
-            if cut < math.inf:
-                polygon = -_area_until(-polygon, axis, -cut)
-
-    areas = [_area(cell) for column in slices(quad, 0) if len(column) for cell in slices(column, 1) if len(cell)]
+    areas = []
+    for (left, right), (top, bottom) in product(pairwise(xs), pairwise(ys)):
+        x, y = Path(quad, closed=True).clip_to_bbox(Bbox.from_extents(left, top, right, bottom)).vertices.T
+        areas.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
     return "across" if max(areas) <= MAX_SHARE_ACROSS * sum(areas) else None
 
 
 class Placement:
-    """How a page lies in its image, and the image on its canvas.
-
-    Args:
-        image_size (`tuple[int, int]`): height and width of the image.
-        grid (`tuple[int, int]`): rows and columns of the canvas.
-        tile_size (`int`): side of a tile.
-        angle (`float`): degrees by which the page is turned, counter-clockwise, around the middle of the image.
-        shear (`float`): how far verticals lean.
-    """
+    """How a page lies in its image of `image_size` (height, width), and the image on its canvas of `grid` tiles (rows,
+    columns). The page is turned around its middle by `angle` degrees, counter-clockwise; `shear` is how far verticals
+    lean."""
 
     def __init__(self, image_size, grid, tile_size, angle=0.0, shear=0.0):
         self.image_size, self.grid, self.tile_size = image_size, grid, tile_size
@@ -221,15 +158,10 @@ class Placement:
     def holds(self, marks, shift):
         """Whether all marks are in the image, with a margin, when their block is put at `shift`."""
         points = self.to_image(np.concatenate([corners(mark.box) for mark in marks]) + shift)
-        margin = self.margin / 2
-        limit = np.array(self.image_size[::-1]) - margin
-        return bool((points >= margin).all() and (points <= limit).all())
+        low, high = self.margin / 2, np.array(self.image_size[::-1]) - self.margin / 2
+        return bool((points >= low).all() and (points <= high).all())
 
-    @property
-    def is_turned(self):
-        return not np.array_equal(self.matrix, np.eye(2))
-
-    def inverse(self, origin=(0, 0)):
+    def inverse(self, origin):
         """The six numbers that `PIL.Image.transform` wants: from the image, from this point on, to the page."""
         inverse = np.linalg.inv(self.matrix)
         offset = self.center + inverse @ (origin - self.center)
@@ -239,9 +171,8 @@ class Placement:
 def _find_shift(rng, placement, block, run, position, room):
     """A place for the block at which its run has the position, or `None`."""
     quad_center = np.array([(run.ink[0] + run.ink[2]) / 2, (run.ink[1] + run.ink[3]) / 2])
-    tile = placement.tile_size
-    cuts = [(0, tile * step) for step in range(1, placement.grid[1])]
-    cuts += [(1, tile * step) for step in range(1, placement.grid[0])]
+    counts = enumerate(placement.grid[::-1])
+    cuts = [(axis, placement.tile_size * step) for axis, count in counts for step in range(1, count)]
     start = placement.margin
     for _ in range(12):
         shift = np.array([start + rng.random() * room[0], start + rng.random() * room[1]])
@@ -260,11 +191,9 @@ def _find_shift(rng, placement, block, run, position, room):
 
 @dataclass
 class Page:
-    """A finished layout: what is drawn, and its questions.
-
-    Boxes of marks, such as a run's `ink`, lie on the page before it is turned: `placement.to_image(corners(ink))` are
-    pixels of the image, `placement.to_canvas` takes those to the ViT's canvas.
-    """
+    """A finished layout: what is drawn, and its questions. Boxes of marks, such as a run's `ink`, lie on the page before it
+    is turned: `placement.to_image(corners(ink))` are pixels of the image, `placement.to_canvas` takes those to the ViT's
+    canvas."""
 
     split: str
     kind: str
@@ -312,19 +241,7 @@ def _draw_placement(options, rng, grid, tightness, max_angle):
 
 
 def lay_out(options, split, index):
-    """Lays out a sample.
-
-    Args:
-        options ([`Options`])
-        split (`str`): one of `SPLITS`.
-        index (`int`): number of the sample.
-
-    Returns:
-        [`Page`]
-
-    Raises:
-        ValueError: no layout fits: the text is too large for the tiles.
-    """
+    """Lays out sample `index` of a split, a [`Page`]. Raises a `UserError` if the text is too large for the tiles."""
     rng = random.Random(f"{options.seed}/{split}/{index}")
     # Kinds, grids and positions take turns, so that all are about equally frequent.
     kind = options.kinds[index % len(options.kinds)]
@@ -351,7 +268,9 @@ def lay_out(options, split, index):
         except DoesNotFit:
             continue
         runs = [mark for mark in block.marks if isinstance(mark, Run)]
-        asked = [run for run in runs if run.question and not _is_repeated(run, runs)]
+        # Answers that cannot be read elsewhere.
+        texts = [run.text.casefold() for run in runs]
+        asked = [run for run in runs if run.question and sum(run.text.casefold() in text for text in texts) == 1]
         if not asked:
             continue
         room = [max(0.0, inner[0] - block.width), max(0.0, inner[1] - block.height)]
@@ -364,29 +283,20 @@ def lay_out(options, split, index):
         for mark in block.marks:
             mark.shift(*shift.tolist())
         looks, quality = rng.getrandbits(32), rng.randint(50, 95)
-        if split == "train":
-            asked = _choose_questions(rng, first, asked, rng.randint(1, options.max_questions))
-        else:
-            asked = [first]
+        count = rng.randint(1, options.max_questions) if split == "train" else 1
+        asked = _choose_questions(rng, first, asked, count)
         return Page(split, kind, template, family, position, placement, block.marks, asked, looks, quality)
-    raise ValueError(
+    raise UserError(
         f"Found no {kind} with text of {low:g} to {high:g} pixels for a canvas of {grid[0]}x{grid[1]} tiles of "
         f"{options.tile_size} pixels (sample {index} of {split}). Lower min_text_height, or leave this kind out."
     )
-
-
-def _is_repeated(run, runs):
-    """Whether the answer can also be read elsewhere."""
-    text = run.text.casefold()
-    return any(text in other.text.casefold() for other in runs if other is not run)
 
 
 def _choose_questions(rng, first, runs, count):
     """The first run and up to `count - 1` others, none of which can be copied from a question before it."""
     chosen = [first]
     for run in rng.sample(runs, len(runs)):
-        if len(chosen) == count:
-            break
-        if run is not first and not any(run.text.casefold() in other.question.casefold() for other in chosen):
+        is_given = any(run.text.casefold() in other.question.casefold() for other in chosen)
+        if len(chosen) < count and run is not first and not is_given:
             chosen.append(run)
     return chosen

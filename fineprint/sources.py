@@ -10,59 +10,26 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import PIL.Image
+import yaml
 from faker.providers.address.en_US import Provider as AddressProvider
 from faker.providers.job.en_US import Provider as JobProvider
 from faker.providers.lorem.en_US import Provider as LoremProvider
 from faker.providers.person.en_US import Provider as PersonProvider
 from PIL import ImageFont
 
-SPLITS = ("train", "validation", "test")
+from fila.common.arguments import UserError
 
-# Regular and bold of each family: a file in the package, or the name under which pymupdf_fonts has it.
-_MATPLOTLIB = "matplotlib:mpl-data/fonts/ttf/"
-FONTS = {
-    "train": {
-        "DejaVu Sans": (_MATPLOTLIB + "DejaVuSans.ttf", _MATPLOTLIB + "DejaVuSans-Bold.ttf"),
-        "DejaVu Sans Mono": (_MATPLOTLIB + "DejaVuSansMono.ttf", _MATPLOTLIB + "DejaVuSansMono-Bold.ttf"),
-        "DejaVu Serif": (_MATPLOTLIB + "DejaVuSerif.ttf", _MATPLOTLIB + "DejaVuSerif-Bold.ttf"),
-        "STIX": (_MATPLOTLIB + "STIXGeneral.ttf", _MATPLOTLIB + "STIXGeneralBol.ttf"),
-        "STIX Italic": (_MATPLOTLIB + "STIXGeneralItalic.ttf", _MATPLOTLIB + "STIXGeneralBolIta.ttf"),
-        "Noto Sans": ("pymupdf_fonts:notos", "pymupdf_fonts:notosbo"),
-        "Ubuntu": ("pymupdf_fonts:ubuntu", "pymupdf_fonts:ubuntubo"),
-        "Ubuntu Mono": ("pymupdf_fonts:ubuntm", "pymupdf_fonts:ubuntmbo"),
-        "Space Mono": ("pymupdf_fonts:spacemo", "pymupdf_fonts:spacembo"),
-        "Source Serif": (
-            "font_source_serif_pro:files/SourceSerifPro-Regular.ttf",
-            "font_source_serif_pro:files/SourceSerifPro-Bold.ttf",
-        ),
-    },
-    "validation": {
-        "Source Sans": (
-            "font_source_sans_pro:files/SourceSansPro-Regular.ttf",
-            "font_source_sans_pro:files/SourceSansPro-Bold.ttf",
-        ),
-        "Cascadia Mono": ("pymupdf_fonts:cascadia", "pymupdf_fonts:cascadiab"),
-    },
-    "test": {
-        "FiraGO": ("pymupdf_fonts:figo", "pymupdf_fonts:figbo"),
-        "Fira Mono": ("pymupdf_fonts:fimo", "pymupdf_fonts:fimbo"),
-        "Caladea": ("font_caladea:files/Caladea-Regular.ttf", "font_caladea:files/Caladea-Bold.ttf"),
-    },
-}
-# Files that scikit-image's wheel carries, all in the public domain or CC0.
-PHOTOS = {
-    "train": ("astronaut.png", "rocket.jpg", "brick.png", "hubble_deep_field.jpg", "retina.jpg", "camera.png"),
-    "validation": ("grass.png",),
-    "test": ("chelsea.png", "gravel.png", "coins.png"),
-}
+SPLITS = ("train", "validation", "test")
+DATA = yaml.safe_load(Path(__file__).with_name("documents.yaml").read_text(encoding="utf-8"))
+FONTS, PHOTOS, WORDS = DATA["fonts"], DATA["photos"], DATA["words"]
 
 
 def _package_folder(package):
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ModuleNotFoundError(
-            f"The benchmark draws with fonts and photos of the package {package!r}, which is not installed. Install them "
-            'all with `pip install -e ".[fineprint]"`.'
+        raise UserError(
+            f"The benchmark draws with the package {package!r}, which is not installed. Install all that it needs with "
+            '`pip install -e ".[fineprint]"`.'
         )
     return Path(spec.origin).parent
 
@@ -71,18 +38,12 @@ def _package_folder(package):
 def _font_bytes(source):
     package, name = source.split(":")
     folder = _package_folder(package)
-    if package == "pymupdf_fonts":
-        return importlib.import_module(package).myfont(name)
-    return (folder / name).read_bytes()
+    return importlib.import_module(package).myfont(name) if package == "pymupdf_fonts" else (folder / name).read_bytes()
 
 
 @lru_cache(maxsize=256)
 def load_font(source, size):
-    """A font of `FONTS`, at a size in pixels per em.
-
-    Raises:
-        ModuleNotFoundError: the package that carries it is not installed.
-    """
+    """A font of `FONTS`, at a size in pixels per em. Raises a `UserError` if its package is not installed."""
     # The basic layout depends on FreeType alone, and is the faster one.
     return ImageFont.truetype(io.BytesIO(_font_bytes(source)), size, layout_engine=ImageFont.Layout.BASIC)
 
@@ -120,35 +81,12 @@ def split_of(value):
     return {0: "test", 1: "validation"}.get(share, "train")
 
 
-def _words(text):
-    return text.split()
-
-
 # Faker's lists, without its weights: drawing by weight would take most of the time.
 _FIRST_NAMES, _SURNAMES = tuple(PersonProvider.first_names), tuple(PersonProvider.last_names)
-_CITY_PREFIXES, _CITY_SUFFIXES = AddressProvider.city_prefixes, AddressProvider.city_suffixes
 _JOBS = tuple(job.split(",")[0] for job in JobProvider.jobs)
-_WORD_LIST = LoremProvider.word_list
-_STREETS = _words("Street Road Lane Way Hill Row Park Drive Avenue Court Place Square Path Gate Green Walk")
-_MAILS = _words("gmail.com yahoo.com hotmail.com mail.com post.net")
 # Letters and digits that no font draws alike.
 _CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
 _CODE_DIGITS = "2345679"
-_GOODS = _words(
-    "apples bacon bagels bananas basil batteries beans beef beer biscuits bread brush butter cake candles carrots cereal "
-    "cheese cherries chips cloth cocoa coffee cola cookies corn crackers cream cups dates eggs figs filter flour forks "
-    "garlic ginger glue grapes ham hammer honey jam juice kettle knife lamp lemons lentils limes mango milk mints mug "
-    "mushrooms mustard nails napkins noodles nuts oats oil olives onions oranges pan paper pasta peaches pears peas pencils "
-    "pens pepper pickles pie pizza plates plums popcorn pork potatoes prunes rice rope rum salad salmon salt sauce scissors "
-    "screws shampoo soap socks soup spinach sponge spoons sugar syrup tape tea toast tofu tomatoes towels tuna turkey "
-    "vanilla vinegar wafers walnuts water wine wipes wrench yeast yoghurt"
-)
-_GOODS_KINDS = _words(
-    "fresh red green black white dark dry big small mini soft sweet old new hot cold raw pure fine rich"
-)
-_SHOPS = _words("Market Store Bakery Cafe Deli Books Tools Foods Garden Pharmacy Outlet Kiosk Trading Supply")
-_PLACES = _words("Room Gate Exit Platform Dock Hall Track Lane Locker Studio Pier Bay Desk Ward")
-_MONTHS = _words("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 
 
 class DoesNotFit(Exception):
@@ -156,13 +94,8 @@ class DoesNotFit(Exception):
 
 
 class Values:
-    """Draws the values of one document: they belong to its split, differ, and none is part of another.
-
-    Args:
-        split (`str`): one of `SPLITS`.
-        rng (`random.Random`): where all chance comes from.
-        max_length (`int`, *optional*): most characters of a value.
-    """
+    """Draws the values of one document, of up to `max_length` characters: they belong to its split, differ, and none is
+    part of another. All chance comes from `rng`, a `random.Random`."""
 
     def __init__(self, split, rng, max_length=100):
         self.split, self.rng, self.max_length = split, rng, max_length
@@ -172,11 +105,7 @@ class Values:
         self.phone_format = rng.randrange(4)
 
     def draw(self, make, accept=lambda value: True):
-        """Draws with `make()` until the value may be used.
-
-        Raises:
-            DoesNotFit: none was found: what `make` draws from is too small, or its values are too long.
-        """
+        """Draws with `make()` until the value may be used. Raises `DoesNotFit` if it finds none that is short enough."""
         for _ in range(500):
             value = make()
             if len(value) <= self.max_length and self.admits(value) and accept(value):
@@ -217,9 +146,9 @@ class Values:
 
     def date(self):
         year, month, day = self.rng.randrange(1990, 2030), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
-        return (f"{year}-{month:02}-{day:02}", f"{day} {_MONTHS[month - 1]} {year}", f"{day:02}.{month:02}.{year}")[
-            self.date_format
-        ]
+        name = WORDS["month"][month - 1]
+        formats = f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{day:02}.{month:02}.{year}"
+        return formats[self.date_format]
 
     def time(self):
         return f"{self.rng.randrange(24):02}:{self.rng.randrange(60):02}"
@@ -232,30 +161,30 @@ class Values:
 
     def city(self):
         if self.rng.random() < 0.5:
-            return f"{self.rng.choice(_CITY_PREFIXES)} {self.rng.choice(_FIRST_NAMES)}"
-        return self.surname() + self.rng.choice(_CITY_SUFFIXES)
+            return f"{self.rng.choice(AddressProvider.city_prefixes)} {self.rng.choice(_FIRST_NAMES)}"
+        return self.surname() + self.rng.choice(AddressProvider.city_suffixes)
 
     def street(self):
-        return f"{self.surname()} {self.rng.choice(_STREETS)} {self.rng.randrange(1, 300)}"
+        return f"{self.surname()} {self.rng.choice(WORDS['street'])} {self.rng.randrange(1, 300)}"
 
     def job(self):
         return self.rng.choice(_JOBS)
 
     def email(self):
-        return f"{self.rng.choice(_FIRST_NAMES)}.{self.rng.randrange(10, 99)}@{self.rng.choice(_MAILS)}".lower()
+        return f"{self.rng.choice(_FIRST_NAMES)}.{self.rng.randrange(10, 99)}@{self.rng.choice(WORDS['mail'])}".lower()
 
     def shop(self):
-        return f"{self.surname()} {self.rng.choice(_SHOPS)}"
+        return f"{self.surname()} {self.rng.choice(WORDS['shop'])}"
 
     def goods(self):
-        return f"{self.rng.choice(_GOODS_KINDS)} {self.rng.choice(_GOODS)}".capitalize()
+        return f"{self.rng.choice(WORDS['goods_kind'])} {self.rng.choice(WORDS['goods'])}".capitalize()
 
     def place(self):
-        return f"{self.rng.choice(_PLACES)} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
+        return f"{self.rng.choice(WORDS['place'])} {self.rng.choice(['', self.rng.choice('ABCDEFH')])}{self.rng.randrange(2, 1000)}"
 
     def words(self):
-        return f"{self.rng.choice(_WORD_LIST)} {self.rng.choice(_WORD_LIST)}".capitalize()
+        return f"{self.rng.choice(LoremProvider.word_list)} {self.rng.choice(LoremProvider.word_list)}".capitalize()
 
     def sentence(self):
         """Filler; not a value, so not unique."""
-        return " ".join(self.rng.choices(_WORD_LIST, k=8)).capitalize() + "."
+        return " ".join(self.rng.choices(LoremProvider.word_list, k=8)).capitalize() + "."

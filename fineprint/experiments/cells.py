@@ -1,50 +1,34 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pages with the characters in the cell of each visual token: what the pretraining learns from and the probe is
-measured on.
+"""Pages with the characters in the cell of each visual token: what the pretraining learns from, the probe is measured on.
 
-A cell is the square of the ViT's view that one visual token stands for. Its label is an array of [`SLOTS`] indices of
-[`CHARACTERS`] in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown
-ones.
+A cell is the square of the ViT's view that one visual token stands for. Its label has [`SLOTS`] indices of [`CHARACTERS`]
+in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown ones.
 """
 
 import math
 import random
 import string
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
 
 from fila import FilaDataCollator
 from fila.common.layout import CANVASES
 from fila.fineprint.blocks import Run
-from fila.fineprint.drawing import make_messages, render
-from fila.fineprint.pages import READ, Page, Placement, draw_image_size, image_processor, lay_out
+from fila.fineprint.drawing import READ, make_messages, render
+from fila.fineprint.pages import Page, Placement, draw_image_size, image_processor, lay_out
 from fila.fineprint.sources import FONTS, Values, capital_height, load_font, measure, split_of
 
 # Index 0 is for no character.
 CHARACTERS = {c: n for n, c in enumerate(string.digits + string.ascii_letters + string.punctuation + "€£", start=1)}
 SLOTS = 4
 IGNORED = -100
-TEXT_KINDS = (
-    "price",
-    "number",
-    "code",
-    "phone",
-    "date",
-    "time",
-    "person",
-    "city",
-    "street",
-    "job",
-    "email",
-    "shop",
-    "goods",
-)
-TEXT_KINDS += ("place", "words")
+TEXT_KINDS = ("price", "number", "code", "phone", "date", "time", "person", "city", "street", "job", "email", "shop")
+TEXT_KINDS += ("goods", "place", "words")
 TEXT_SCALE = (0.7, 1.1)  # of the smallest and the largest capitals of documents: the capitals of pages full of text
 TEXT_PAGES = 4  # of so many pages with pictures, all but one are full of text
 MAX_LINES = 6  # of scribbles
@@ -53,13 +37,11 @@ FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of 
 
 
 def lay_out_text(options, split, grid, number):
-    """[`~fila.fineprint.pages.Page`] number `number` of a split, full of text, on a canvas of `grid` tiles, without
-    questions. Each line has a size and a font of its own. It has several times the characters of a document, so that a
-    network sees more of them in the same time."""
+    """[`~fila.fineprint.pages.Page`] `number` of a split, full of text, on a canvas of `grid` tiles, without questions. Each
+    line has a size and a font of its own. It has several times the characters of a document."""
     rng = random.Random(f"text/{options.seed}/{split}/{number}")
     size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
-    is_turned = rng.random() < 0.4
-    angle, shear = (rng.uniform(-3, 3), rng.uniform(-0.04, 0.04)) if is_turned else (0.0, 0.0)
+    angle, shear = (rng.uniform(-3, 3), rng.uniform(-0.04, 0.04)) if rng.random() < 0.4 else (0.0, 0.0)
     placement = Placement(size, grid, options.tile_size, angle, shear)
     low, high = TEXT_SCALE[0] * options.min_text_height, TEXT_SCALE[1] * options.max_text_height
     values = Values(split, rng)
@@ -70,9 +52,8 @@ def lay_out_text(options, split, grid, number):
         font_size = math.ceil(capital / capital_height(font) * 4) / 4
         y += capital * rng.uniform(1.35, 1.8)
         if y > size[0] - placement.margin:
-            break
-        x = placement.margin + capital * rng.uniform(0, 2)
-        num_misses = 0
+            return Page(split, "text", "lines", "", "", placement, runs, [], rng.getrandbits(32), 0)
+        x, num_misses = placement.margin + capital * rng.uniform(0, 2), 0
         while num_misses < 3:
             text = draw_words(values)
             left, top, right, bottom = measure(font, font_size, text)
@@ -81,7 +62,6 @@ def lay_out_text(options, split, grid, number):
                 continue
             runs.append(Run(x, y, text, font, font_size, (x + left, y + top, x + right, y + bottom)))
             x += right + capital * rng.uniform(0.5, 1.2)
-    return Page(split, "text", "lines", "", "", placement, runs, [], rng.getrandbits(32), 0)
 
 
 def draw_words(values):
@@ -105,14 +85,11 @@ def _advance(font, character):
 
 
 def locate_characters(run):
-    """`tuple[np.ndarray, np.ndarray]`: where the characters of a [`~fila.fineprint.blocks.Run`] are on the page:
-    their middles, of shape (characters, 2), and the corners of their boxes, of shape (characters, 4, 2). A box is as
-    wide as the advance and as high as capitals."""
+    """`np.ndarray` of shape (characters, 4, 2): the corners of the characters of a [`~fila.fineprint.blocks.Run`] on its
+    page. Their boxes are as wide as their advances and as high as capitals."""
     edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])
-    top, bottom = np.full(len(run.text), run.y - run.capital_height), np.full(len(run.text), run.y)
-    corners = [np.stack([x, y], axis=1) for x in (edges[:-1], edges[1:]) for y in (top, bottom)]
-    corners = np.stack(corners, axis=1)
-    return corners.mean(axis=1), corners
+    ys = (run.y - run.capital_height, run.y)
+    return np.array([[(x, y) for x in sides for y in ys] for sides in pairwise(edges)])
 
 
 def label_cells(page, cell_size, view="canvas"):
@@ -120,46 +97,39 @@ def label_cells(page, cell_size, view="canvas"):
     view, which is "canvas", all tiles laid together, or "global", the whole image on one tile. A character is in the
     cell of its middle."""
     placement = page.placement
-    height, width = placement.image_size
-    grid = placement.grid if view == "canvas" else (1, 1)
-    rows, columns = (side * placement.tile_size // cell_size for side in grid)
+    rows, columns = (
+        side * placement.tile_size // cell_size for side in (placement.grid if view == "canvas" else (1, 1))
+    )
     labels = np.zeros((rows, columns, SLOTS), dtype=np.int64)
     for run in page.runs:
-        points = placement.to_image(locate_characters(run)[0])
-        if view == "canvas":
-            points = placement.to_canvas(points)
-        else:
-            points = points * (placement.tile_size / width, placement.tile_size / height)
-        for character, (x, y) in zip(run.text, points // cell_size):
-            row, column = int(y), int(x)
-            if character == " " or not (0 <= row < rows and 0 <= column < columns):
-                continue
-            cell, index = labels[row, column], CHARACTERS.get(character)
-            if index is None or cell.all():  # full, or ignored already
-                cell[:] = IGNORED
-            else:
-                cell[cell.argmin()] = index
+        points = placement.to_image(locate_characters(run).mean(axis=1))
+        on_tile = points * (placement.tile_size / np.array(placement.image_size[::-1]))
+        points = placement.to_canvas(points) if view == "canvas" else on_tile
+        for character, (column, row) in zip(run.text, (points // cell_size).astype(int)):
+            if character != " " and 0 <= row < rows and 0 <= column < columns:
+                cell, index = labels[row, column], CHARACTERS.get(character)
+                if index is None or cell.all():  # full, or ignored already
+                    cell[:] = IGNORED
+                else:
+                    cell[cell.argmin()] = index
     return labels
 
 
 def tile_cells(cells, side):
-    """`torch.Tensor` of shape (N, tiles, side, side, ...): what belongs to cells of canvases, of shape (N, rows,
-    columns, ...), by tile of `side` x `side` cells."""
+    """Cells of canvases, a tensor of shape (N, rows, columns, ...), by tile: (N, tiles, side, side, ...)."""
     return cells.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
 
 
 def label_tokens(page, patch_size, is_tiled, rng):
-    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where
-    they would be `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are
-    read."""
+    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where they
+    would be `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are read."""
     cells = torch.from_numpy(label_cells(page, patch_size, "global"))
-    side = len(cells)
     views = [cells.flatten(0, 1)]
     if is_tiled:
         if rng.random() < 0.5:
             views[0].zero_()
         canvas = torch.from_numpy(label_cells(page, patch_size))
-        views.append(tile_cells(canvas.unsqueeze(0), side).flatten(0, 3))
+        views.append(tile_cells(canvas.unsqueeze(0), len(cells)).flatten(0, 3))
     return torch.cat(views).clamp(min=0)
 
 
@@ -182,108 +152,69 @@ def scribble(rng, side, num_lines):
     return torch.from_numpy(cells.reshape(-1, SLOTS)), "\n".join(lines)
 
 
-class Batches(Dataset):
-    """Batches of new pages, drawn when they are asked for. All pages of a batch are on the same canvas; canvases take
-    turns. Subclasses say in `make_batch(number)` what a batch holds.
-
-    Args:
-        options ([`~fila.fineprint.pages.Options`]): of the documents.
-        split (`str`): whose fonts, templates and values are used.
-        batch_size (`int`): pages in a batch.
-        count (`int`, *optional*): number of batches.
-        first (`int`, *optional*): number of the first batch.
-    """
-
-    def __init__(self, options, split, batch_size, count=1, first=0):
-        self.options, self.split, self.batch_size, self.count, self.first = options, split, batch_size, count, first
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        if not 0 <= index < self.count:
-            raise IndexError(f"There is no batch {index}: there are {self.count}.")
-        return self.make_batch(self.first + index)
-
-    def lay_out(self, number, place):
-        """[`~fila.fineprint.pages.Page`]: the document for a place in a batch; all kinds take turns."""
-        # Sample i has the kind i % kinds and the grid i // kinds % 5, so a batch has one grid.
-        num_kinds = len(self.options.kinds)
-        turn, kind = divmod(number // len(CANVASES) * self.batch_size + place, num_kinds)
-        turn = (FIRST_PAGE // num_kinds // len(CANVASES) + turn) * len(CANVASES) + number % len(CANVASES)
-        return lay_out(self.options, self.split, turn * num_kinds + kind)
+def lay_out_document(options, split, batch_size, number, place):
+    """[`~fila.fineprint.pages.Page`]: the document for a place in a batch; all kinds take turns."""
+    # Sample i has the kind i % kinds and the grid i // kinds % 5, so a batch has one grid.
+    num_kinds = len(options.kinds)
+    turn, kind = divmod(number // len(CANVASES) * batch_size + place, num_kinds)
+    turn = (FIRST_PAGE // num_kinds // len(CANVASES) + turn) * len(CANVASES) + number % len(CANVASES)
+    return lay_out(options, split, turn * num_kinds + kind)
 
 
-class PageBatches(Batches):
-    """[`Batches`] of pictures of pages, most of them full of text, with labels; with `do_high_res` also for a
-    ConvNeXt."""
-
-    def __init__(self, *arguments, do_high_res=True, **others):
-        super().__init__(*arguments, **others)
-        self.do_high_res = do_high_res
-
-    def lay_out_batch(self, number):
-        """`list[`[`~fila.fineprint.pages.Page`]`]`: the pages of a batch."""
-        grid = CANVASES[number % len(CANVASES)]
-        return [
-            lay_out_text(self.options, self.split, grid, number * self.batch_size + place)
-            if place % TEXT_PAGES
-            else self.lay_out(number, place)
-            for place in range(self.batch_size)
-        ]
-
-    def make_batch(self, number):
-        """`dict` of tensors: the inputs of the vision tower, `labels` of shape (pages, rows, columns, SLOTS) for the
-        cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for the cells of the
-        global view."""
-        pages, processor = self.lay_out_batch(number), image_processor(self.options.tile_size)
-        inputs = processor([render(page) for page in pages], do_high_res=self.do_high_res, return_tensors="pt")
-        for name, cell_size, view in (
-            ("labels", processor.patch_size, "canvas"),
-            ("fine_labels", processor.patch_size // 2, "canvas"),
-            ("global_labels", processor.patch_size, "global"),
-        ):
-            inputs[name] = torch.from_numpy(np.stack([label_cells(page, cell_size, view) for page in pages]))
-        return dict(inputs)
+def lay_out_batch(options, split, batch_size, number):
+    """`list[`[`~fila.fineprint.pages.Page`]`]`: the pages of batch `number`, most of them full of text. All are on the same
+    canvas; canvases take turns."""
+    grid, first = CANVASES[number % len(CANVASES)], number * batch_size
+    return [
+        lay_out_text(options, split, grid, first + place)
+        if place % TEXT_PAGES
+        else lay_out_document(options, split, batch_size, number, place)
+        for place in range(batch_size)
+    ]
 
 
-class CellBatches(Batches):
-    """[`Batches`] of conversations about documents, with the labels of their visual tokens in place of pictures. The
+def make_page_batch(options, split, batch_size, number):
+    """`dict` of tensors for the pages of [`lay_out_batch`]: the inputs of the vision tower, `labels` of shape (pages, rows,
+    columns, SLOTS) for the cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for
+    the cells of the global view."""
+    pages, processor = lay_out_batch(options, split, batch_size, number), image_processor(options.tile_size)
+    inputs = processor([render(page) for page in pages], return_tensors="pt")
+    for name, cell_size, view in (
+        ("labels", processor.patch_size, "canvas"),
+        ("fine_labels", processor.patch_size // 2, "canvas"),
+        ("global_labels", processor.patch_size, "global"),
+    ):
+        inputs[name] = torch.from_numpy(np.stack([label_cells(page, cell_size, view) for page in pages]))
+    return dict(inputs)
+
+
+def make_cell_batch(options, split, batch_size, number, processor, num_scribbles=0):
+    """`dict` of tensors for conversations about documents: `input_ids`, `attention_mask` and `labels` of shape (pages,
+    length), `cells` of shape (visual tokens of the batch, SLOTS) in place of pictures, and whether it `is_scribbled`.
     `processor` is that of the model; whether it tiles is set anew for each batch.
 
     The first `num_scribbles` batches are scribbles, with more and more lines, twice as many as there are pages in a
     batch. In these there is nothing to guess: they teach, in short sequences, to look where the next character is.
     """
-
-    def __init__(self, *arguments, processor, num_scribbles=0, **others):
-        super().__init__(*arguments, **others)
-        self.collator, self.num_scribbles = FilaDataCollator(processor), num_scribbles
-
-    def make_batch(self, number):
-        """`dict` of tensors: `input_ids`, `attention_mask` and `labels` of shape (pages, length), `cells` of shape
-        (visual tokens of the batch, SLOTS), and whether it `is_scribbled`."""
-        rng = random.Random(f"cells/{self.options.seed}/{self.split}/{number}")
-        processor, tile_size = self.collator.processor, self.options.tile_size
-        patch_size = processor.image_processor.patch_size
-        is_scribbled = number < self.num_scribbles
-        is_tiled = processor.image_processor.do_dynamic_tiling = not is_scribbled and rng.random() >= LOW_RES_SHARE
-        sequences, cells = [], []
-        for place in range(2 * self.batch_size if is_scribbled else self.batch_size):
-            if is_scribbled:
-                num_lines = 1 + number * MAX_LINES // self.num_scribbles
-                labels, text = scribble(rng, tile_size // patch_size, num_lines)
-                messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": READ}]}]
-                messages.append({"role": "assistant", "content": text})
-                image_size = (tile_size, tile_size)
-            else:
-                page = self.lay_out(number, place)
-                labels, messages = label_tokens(page, patch_size, is_tiled, rng), make_messages(page, True)
-                image_size = page.placement.image_size
-            cells.append(labels)
-            sequences.append(self.collator.encode(messages, [image_size]))
-        inputs = {
-            name: pad_sequence([torch.tensor(sequence[name]) for sequence in sequences], True, padding)
-            for name, padding in (("input_ids", processor.tokenizer.pad_token_id), ("labels", IGNORED))
-        }
-        mask = pad_sequence([torch.ones(len(sequence["input_ids"]), dtype=torch.long) for sequence in sequences], True)
-        return {**inputs, "attention_mask": mask, "cells": torch.cat(cells), "is_scribbled": torch.tensor(is_scribbled)}
+    rng = random.Random(f"cells/{options.seed}/{split}/{number}")
+    collator, patch_size = FilaDataCollator(processor), processor.image_processor.patch_size
+    is_scribbled = number < num_scribbles
+    is_tiled = processor.image_processor.do_dynamic_tiling = not is_scribbled and rng.random() >= LOW_RES_SHARE
+    sequences, cells = [], []
+    for place in range(2 * batch_size if is_scribbled else batch_size):
+        if is_scribbled:
+            labels, text = scribble(rng, options.tile_size // patch_size, 1 + number * MAX_LINES // num_scribbles)
+            messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": READ}]}]
+            messages.append({"role": "assistant", "content": text})
+            image_size = (options.tile_size, options.tile_size)
+        else:
+            page = lay_out_document(options, split, batch_size, number, place)
+            labels, messages = label_tokens(page, patch_size, is_tiled, rng), make_messages(page, True)
+            image_size = page.placement.image_size
+        cells.append(labels)
+        sequences.append({key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()})
+    paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED, "attention_mask": 0}
+    for sequence in sequences:
+        sequence["attention_mask"] = torch.ones_like(sequence["input_ids"])
+    batch = {key: pad_sequence([row[key] for row in sequences], True, value) for key, value in paddings.items()}
+    return {**batch, "cells": torch.cat(cells), "is_scribbled": torch.tensor(is_scribbled)}

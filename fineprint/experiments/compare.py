@@ -4,53 +4,42 @@
 
     python fineprint/experiments/compare.py fineprint/recipes/small.yaml --output_dir build/compare
 
-The recipe says everything else: the documents (`data`, options of generate.py), the networks (`base`, any FILA, or
-`model`, changes to the default checkpoint's config, random or with `pretraining` and then, for each strategy,
-`alignment`; see pretrain.py), what train.py does (`stage1`, `stage2`) and run_eval.py (`evaluation`), `seeds` and
-`fusion_types`. A seed sets the first weights of the fusion (without `base` and `pretraining`, those of all networks)
-and the order of the documents.
+The recipe says everything else. All networks are pretrained together, then aligned for each strategy (see pretrain.py).
+Each leg of stage 2 goes on with the weights of the one before, with an order of its own (that of seed + number - 1) and,
+if it has `data` (changes to the options of generate.py), on documents of its own. A seed sets the first weights of the
+fusion (without pretraining, those of all networks) and the order of the documents.
 
-`stage2` may be a list of legs. Each starts from the weights of the one before, with a learning rate schedule and an
-order of its own (that of seed + number - 1) and, if it has `data` (changes to the options of the documents), on
-documents of its own.
-
-Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint.
-Where time is limited, `timeout --signal INT 3000 python ...` stops it.
-
-The output folder then holds `results.json`, `results.md` (the tables) and `results.png` (the plot). Accuracies are
-exact match, and in one column ANLS, averaged over the seeds; another column is the share of the accuracy inside a tile
-that is lost across a cut, where the questions are others. Intervals of 95 % come from a bootstrap over the questions,
-and do not cover what other seeds would give.
+Started again, it continues where it was: what is whole is kept, and a training continues from its last checkpoint. The
+output folder then holds `results.json`, `results.md` (a table) and `results.png` (a plot). Intervals do not cover what
+other seeds would give.
 """
 
-import argparse
 import json
 import shutil
-import subprocess
-import sys
-import warnings
+from copy import copy
+from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
+from typing import get_origin
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
 from matplotlib.figure import Figure
-from scipy.stats import DegenerateDataWarning, bootstrap
 from transformers import AutoProcessor, GenerationConfig
+from transformers.hf_argparser import HfArg
 
-from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor
-from fila.common.arguments import UserError, read_yaml, run_command
+from fila import FilaConfig, FilaForConditionalGeneration, run_eval, train
+from fila.common.arguments import UserError, make_options, parse_arguments, read_yaml, run_command
 from fila.common.files import new_files, new_folder
-from fila.common.layout import ROOT, image_grid_pinpoints
+from fila.common.layout import ROOT
 from fila.configuration_fila import FUSION_TYPES
 from fila.evaluation.metrics import make_bins, mean_with_interval
-from fila.fineprint.experiments.pretrain import CELLS, load_fila
+from fila.fineprint import generate
+from fila.fineprint.experiments.pretrain import CELLS, PARTS, align, load_fila, train_part
+from fila.fineprint.pages import Options, image_processor
 
-DEFAULTS = dict.fromkeys(("base", "pretraining", "alignment", "stage1", "stage2"))
-DEFAULTS |= {"data": {}, "model": {}, "evaluation": {}, "seeds": [0]}
-DEFAULTS |= {"fusion_types": list(FUSION_TYPES), "text_height_edges": [10, 12, 16]}
-POSITIONS = ("inside", "across")
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
     "cross_attention": "cross-attention (Mini-Gemini)",
@@ -59,86 +48,71 @@ NAMES = {
 }
 
 
-def read_recipe(path):
-    """`dict`: a recipe, with `DEFAULTS` for what it leaves out. Raises a `UserError` if it cannot be read or has
-    unknown keys or values."""
-    content = read_yaml(path)
-    if unknown := sorted(map(str, content.keys() - DEFAULTS.keys())):
-        raise UserError(f"The recipe {path} has the unknown options {unknown}; allowed are {', '.join(DEFAULTS)}.")
-    recipe = {**DEFAULTS, **content}
-    for problem in find_problems(recipe):
-        raise UserError(f"The recipe {path} is invalid: {problem}")
-    return recipe
+@dataclass
+class ComparisonArguments:
+    """A comparison. Most options are mappings, which only a recipe can give."""
+
+    output_dir: str = HfArg(help="Folder of the comparison, new or begun.")
+    data: dict = HfArg(default_factory=dict, help="Options of generate.py.")
+    model: dict = HfArg(default_factory=dict, help="Changes to the config of the default checkpoint.")
+    pretraining: dict = HfArg(default_factory=dict, help=f"Options of each part: {', '.join(PARTS)}.")
+    alignment: dict = HfArg(default_factory=dict, help="Its options; learning_rate may be a list, to take the best.")
+    stage1: dict = HfArg(default_factory=dict, help="Options of train.py.")
+    stage2: list[dict] = HfArg(default_factory=list, help="Options of train.py for each leg, and data.")
+    evaluation: dict = HfArg(default_factory=dict, help="Options of run_eval.py.")
+    fusion_types: list[str] = HfArg(default_factory=lambda: list(FUSION_TYPES), help=", ".join(FUSION_TYPES))
+    seeds: list[int] = HfArg(default_factory=lambda: [0], help="Each strategy is trained with each of them.")
+    text_height_edges: list[float] = HfArg(default_factory=lambda: [10, 12, 16], help="Edges of classes, in pixels.")
+
+    def __post_init__(self):
+        for field in fields(self):
+            value, kind = getattr(self, field.name), get_origin(field.type) or field.type
+            if not isinstance(value, kind) or (field.name == "stage2" and not value):
+                name = {dict: "mapping of options to values"}.get(kind, kind.__name__)
+                raise UserError(f"{field.name} is {value!r}; it must be a {name}.")
+        config_fields = (*FilaConfig.sub_configs, "fusion_layers", "fusion_align")
+        for name, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields), ("pretraining", PARTS)):
+            if unknown := set(getattr(self, name)) - set(allowed):
+                raise UserError(f"{name} has {sorted(unknown)}; allowed are {', '.join(allowed)}.")
+        if self.alignment and not ("decoder" in self.pretraining and "learning_rate" in self.alignment):
+            raise UserError("An alignment needs a learning_rate, or a list to try, and the decoder in `pretraining`.")
+        names = ["stage2", *(f"stage2-leg{number + 1}" for number in range(1, len(self.stage2)))]
+        # Name, stage and options of each training of a strategy.
+        self.stages = [("stage1", 1, self.stage1), *((name, 2, leg) for name, leg in zip(names, self.stage2))]
+        self.documents = {}  # their `Options` in each training
+        for name, _, settings in self.stages:
+            if not isinstance(settings, dict) or "max_steps" not in settings:
+                raise UserError(f"There is no max_steps in {name}; all strategies get equal steps.")
+            changes = settings.get("data", {})
+            place = {"output_dir": str(Path(self.output_dir) / (f"data-{name}" if changes else "data"))}
+            values = {**self.data, **changes, **place} if isinstance(changes, dict) else changes
+            self.documents[name] = make_options(Options, values, f"data of {name}")
 
 
-def find_problems(recipe):
-    """Yields a sentence for each value of a recipe that is not allowed."""
-    for key in ("data", "model", "evaluation"):
-        if not isinstance(recipe[key], dict):
-            yield f"{key} is {recipe[key]!r}; it must be a mapping of options to values."
-    config_fields = FilaConfig.sub_configs.keys() | {"fusion_layers", "fusion_align"}
-    for key, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields)):
-        if unknown := set(recipe[key]) - set(allowed):
-            yield f"{key} has {sorted(unknown)}; allowed are {', '.join(sorted(allowed))}."
-    seeds, steps, alignment = recipe["seeds"], recipe["pretraining"], recipe["alignment"]
-    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
-        yield f"seeds is {seeds!r}; it must be a list of whole numbers, such as [0, 1, 2]."
-    for name, _, options in list_stages(recipe):
-        if not isinstance(options, dict) or "max_steps" not in options:
-            yield f"there is no max_steps in {name}; all strategies get equal steps."
-        elif "data" in options and not (isinstance(options["data"], dict) and options["data"]):
-            yield f"data of {name} is {options['data']!r}; it must be a mapping of changes, such as {{num_train: 24000}}."
-    if steps and not (
-        isinstance(steps, dict) and {"vision", "decoder"} <= steps.keys() <= {"vision", "vit", "decoder"}
-    ):
-        yield f"pretraining is {steps!r}; it must have vision and decoder, and may have vit."
-    if alignment and not steps:
-        yield "it has an `alignment`, which needs `pretraining`: it aligns with its decoder."
-    if alignment:
-        rates = alignment.get("learning_rate") if isinstance(alignment, dict) else None
-        rates = rates if isinstance(rates, list) else [rates]
-        if not rates or not all(type(rate) in (int, float) for rate in rates):
-            yield f"alignment is {alignment!r}; its learning_rate must be a number, or a list of numbers to try."
-    if recipe["base"] is not None and (recipe["model"] or steps):
-        yield "it has a base, whose networks leave nothing to `model` and `pretraining`."
-
-
-def list_stages(recipe):
-    """`list[tuple[str, int, dict]]`: name, stage and options of a strategy's trainings, in their order."""
-    legs = recipe["stage2"] if isinstance(recipe["stage2"], list) and recipe["stage2"] else [recipe["stage2"]]
-    names = ["stage2", *(f"stage2-leg{number}" for number in range(2, len(legs) + 1))]
-    return [("stage1", 1, recipe["stage1"]), *((name, 2, options) for name, options in zip(names, legs))]
-
-
-def make_random(recipe, seed):
-    """`tuple[FilaForConditionalGeneration, FilaProcessor]`: a random FILA of the default checkpoint's config with the
-    recipe's changes, and a processor of its geometry."""
-    size = recipe["data"].get("tile_size", 336)
-    fields = FilaConfig.from_pretrained(ROOT).to_dict()
-    fields["vision_config"]["image_size"] = size
-    for key, value in recipe["model"].items():
-        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+def make_random(data, changes, seed):
+    """`tuple[FilaForConditionalGeneration, FilaProcessor]`: a random FILA of the default checkpoint's config with
+    `changes`, for documents of the options `data`, and its processor."""
+    config = FilaConfig.from_pretrained(ROOT).to_dict()
+    config["vision_config"]["image_size"] = data.tile_size
+    for key, value in changes.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
     torch.manual_seed(seed)
-    model = FilaForConditionalGeneration(FilaConfig(**{**fields, "dtype": "float32"}))
+    model = FilaForConditionalGeneration(FilaConfig(**{**config, "dtype": "float32"}))
     model.generation_config = GenerationConfig.from_pretrained(ROOT)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    processor.image_processor = FilaImageProcessor(size=size, image_grid_pinpoints=image_grid_pinpoints(size))
+    processor.image_processor = copy(image_processor(data.tile_size))
     return model, processor
 
 
-def make_start(recipe, base, fusion_type, seed, output):
-    """Writes the folder of the model that training starts from, unless it is there: the networks of a `base`, or random
-    ones, and an untrained fusion. But for the fusion, a seed gives all strategies the same."""
+def make_start(shared, processor, fusion_type, seed, output):
+    """Writes the folder of a model to start from, unless it is there: the networks of the FILA `shared`, and an untrained
+    fusion, whose weights the seed gives."""
     if output.exists():
         return
-    shared, processor = make_random(recipe, seed) if base is None else load_fila(base)
-    if fusion_type != "none" and shared.config.fusion_type == "none":
-        raise UserError(f"The base {base} has no ConvNeXt: its fusion_type is 'none'. Choose another one.")
     torch.manual_seed(seed)
     model = FilaForConditionalGeneration(FilaConfig(**{**shared.config.to_dict(), "fusion_type": fusion_type}))
-    weights = shared.state_dict()
-    own = model.state_dict().items()
-    model.load_state_dict({name: value if ".fusion." in name else weights[name] for name, value in own})
+    weights, own = shared.state_dict(), model.state_dict()
+    model.load_state_dict({name: own[name] if ".fusion." in name else weights[name] for name in own})
     model.generation_config = shared.generation_config
     processor.image_processor.do_high_res = fusion_type != "none"
     with new_folder(output) as folder:
@@ -146,128 +120,70 @@ def make_start(recipe, base, fusion_type, seed, output):
         processor.save_pretrained(folder)
 
 
-def run(script, *arguments, **options):
-    """Runs a script of this repository with arguments and `--option value`, as a user would.
-
-    Raises:
-        UserError: it failed.
-    """
-    arguments = list(map(str, arguments))
-    for key, value in options.items():
-        arguments += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-    print(f"> python {script} {' '.join(arguments)}", flush=True)
-    if subprocess.run([sys.executable, str(ROOT / script), *arguments]).returncode:
-        raise UserError(f"{script} failed, see above. When that is fixed, start again: what is whole is kept.")
+def pretrain(options):
+    """`Path`: the folder of the FILA whose networks all strategies start from, with the fusion of the paper."""
+    output, data, seed = Path(options.output_dir), options.documents["stage1"], options.seeds[0]
+    start = output / "random"
+    make_start(*make_random(data, options.model, seed), "cvfm", seed, start)
+    for part in (part for part in PARTS if part in options.pretraining):
+        train_part(part, data, options.pretraining[part], start, output / "pretrained" / part)
+        start = output / "pretrained" / part / "model"
+    return start
 
 
-def run_strategy(recipe, base, fusion_type, seed, output):
-    """Trains and evaluates one strategy with one seed, as far as it has not been done. It starts from the networks of
-    the `base`, which is the pretrained FILA if there is an alignment."""
-    folder = output / f"{fusion_type}-seed{seed}"
+def run_strategy(options, base, fusion_type, seed):
+    """Trains and evaluates one strategy with one seed, as far as it has not been done, from the networks of the FILA in
+    the folder `base`, or from random ones."""
+    folder, data = Path(options.output_dir) / f"{fusion_type}-seed{seed}", options.documents["stage1"]
     model = folder / "start"
-    make_start(recipe, base, fusion_type, seed, model)
-    if recipe["alignment"]:
-        start, model = model, folder / "alignment" / "model"
-        if not model.exists():
-            places = {"model_name_or_path": start, "output_dir": model.parent, "align": base.parent / CELLS}
-            run("fineprint/experiments/pretrain.py", output / "recipe.yaml", **places)
-    for number, (name, stage, options) in enumerate(list_stages(recipe)):
+    shared = make_random(data, options.model, seed) if base is None else load_fila(base)
+    make_start(*shared, fusion_type, seed, model)
+    if options.alignment:
+        model = align(data, options.alignment, model, base / CELLS, folder / "alignment")
+    for number, (name, stage, settings) in enumerate(options.stages):
         start, model = model, folder / name
         if not (model / "config.json").exists():
-            options = {"report_to": "none", "save_total_limit": 1, **options, "stage": stage}
-            options["seed"] = seed + max(0, number - 1)  # another order of the same documents
-            options["train_data"] = [str(output / (f"data-{name}" if options.pop("data", None) else "data"))]
-            options |= {"model_name_or_path": str(start), "output_dir": str(model)}
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump(options))
-            run("train.py", folder / f"{name}.yaml")
+            settings = {"report_to": "none", "save_total_limit": 1, **settings, "stage": stage}
+            settings["seed"] = seed + max(0, number - 1)  # another order of the same documents
+            settings |= {"model_name_or_path": str(start), "output_dir": str(model)}
+            settings["train_data"] = [options.documents[name].output_dir]
+            settings.pop("data", None)
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+            train.train(*train.parse([folder / f"{name}.yaml"]))
         for checkpoint in model.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     if not (folder / "evaluation").exists():
-        options = {"batch_size": 16, **recipe["evaluation"], "output_dir": folder / "evaluation"}
-        groups = ["position", "kind", "text_height:" + ",".join(map(str, recipe["text_height_edges"]))]
-        run("run_eval.py", model_name_or_path=model, data=output / "data", group_by=groups, **options)
-
-
-def read_answers(output, recipe):
-    """`pd.DataFrame`: `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind` of every
-    answer."""
-    parts = []
-    for fusion_type in recipe["fusion_types"]:
-        for seed in recipe["seeds"]:
-            path = output / f"{fusion_type}-seed{seed}" / "evaluation" / "predictions.jsonl"
-            part = pd.read_json(path, lines=True, convert_dates=False, dtype=False)
-            part = part[["row", "em", "anls"]].join(pd.DataFrame(part["groups"].tolist()))
-            parts.append(part.assign(fusion_type=fusion_type, seed=seed))
-    return pd.concat(parts, ignore_index=True)
+        settings = {"batch_size": 16, **options.evaluation, "output_dir": str(folder / "evaluation")}
+        settings |= {"model_name_or_path": str(model), "data": data.output_dir}
+        settings["group_by"] = ["position", "kind", "text_height"]
+        run_eval.evaluate(make_options(run_eval.EvaluationArguments, settings, "evaluation"))
 
 
 def to_percent(values):
-    """`list[float]`: mean of `values` and both bounds of its interval of 95 %, in percent; `None` without values."""
-    if len(values) == 0:
-        return None
+    """`list[float]`: mean of `values` and both bounds of its interval of 95 %, in percent."""
     mean, bounds = mean_with_interval(values)
     return [100 * value for value in (mean, *(bounds or (mean, mean)))]
 
 
-def share_lost(is_inside, read, axis=-1):
-    """Share of what is read inside a tile (0 or 1 for each question, as `is_inside`) that is lost across a cut."""
-    inside = (read * is_inside).sum(axis) / is_inside.sum(axis)
-    return 1 - (read * (1 - is_inside)).sum(axis) / (1 - is_inside).sum(axis) / inside
-
-
-def more_lost(is_inside, read, other, axis=-1):
-    """How much more of it is lost than of `other`, what another strategy reads; see [`share_lost`]."""
-    return share_lost(is_inside, read, axis) - share_lost(is_inside, other, axis)
-
-
-def to_percent_lost(statistic, *samples):
-    """`list[float]`: [`share_lost`] or [`more_lost`] of samples and both bounds of its interval of 95 %, in percent;
-    `None` where so little is read inside that a resample may have none of it."""
-    samples = [sample.to_numpy(float) for sample in samples]
-    settings = {"paired": True, "method": "percentile", "rng": np.random.default_rng(0)}
-    settings["batch"] = max(1, 2**22 // len(samples[0]))  # resamples that are in memory together
-    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # speaks of a method that is not used
-        value = statistic(*samples)
-        if not np.isfinite(value) or len(samples[0]) < 2:
-            return None
-        bounds = bootstrap(samples, statistic, **settings).confidence_interval
-    return [100 * float(x) for x in (value, *bounds)] if np.isfinite(bounds).all() else None
-
-
 def summarize_answers(answers, edges):
-    """Accuracies of every strategy, from [`read_answers`]; `edges` are those of the bins of text heights, in pixels of
-    the ViT's canvas.
-
-    Returns:
-        `dict`: for each strategy `overall`, `inside`, `across`, `text_height` and `kind` (exact match: means with
-        bounds), `anls` (the same of ANLS), `lost` (see [`share_lost`]), `seeds` (exact match of each) and, by the other
-        strategies, `differences`, how much more exact match this one has, question by question, and `lost_differences`,
-        how much more it loses.
-    """
-    values = {"em": "mean", "anls": "mean", "position": "first", "text_height": "first", "kind": "first"}
+    """`dict[str, dict]`: for each strategy exact match, ANLS, exact match by group and by seed, and how much more of it than
+    each other strategy has, question by question; in percent, see [`to_percent`]. `answers` is a `pd.DataFrame` with
+    `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind`, `edges` are those of the classes of
+    text heights, in pixels of the ViT's canvas."""
+    groups = ["position", "text_height", "kind"]
+    answers = answers.assign(text_height=make_bins(answers["text_height"], edges).astype(str))
     # One value for a question, the mean over the seeds.
-    items = answers.groupby(["fusion_type", "row"], sort=False).agg(values).reset_index()
-    items["text_height"] = make_bins(items["text_height"], edges)
+    items = answers.groupby(["fusion_type", "row", *groups], sort=False)[["em", "anls"]].mean().reset_index()
     read = items.pivot(index="row", columns="fusion_type", values="em")
-    is_inside = items.groupby("row")["position"].first() == "inside"
     summary = {}
-    for fusion_type, part in items.groupby("fusion_type", sort=False):
-        own, others = read[fusion_type], read.drop(columns=fusion_type).items()
-        seeds = answers[answers["fusion_type"] == fusion_type].groupby("seed")["em"].mean()
-        summary[fusion_type] = {
-            "overall": to_percent(part["em"]),
-            "anls": to_percent(part["anls"]),
-            **{position: to_percent(part["em"][part["position"] == position]) for position in POSITIONS},
-            "lost": to_percent_lost(share_lost, is_inside, own),
-            **{
-                column: {str(name): to_percent(rows["em"]) for name, rows in part.groupby(column, observed=True)}
-                for column in ("text_height", "kind")
-            },
-            "seeds": {str(seed): 100 * value for seed, value in seeds.items()},
-            "differences": {name: to_percent(own - other) for name, other in read.items() if name != fusion_type},
-            "lost_differences": {name: to_percent_lost(more_lost, is_inside, own, other) for name, other in others},
-        }
+    for name, part in items.groupby("fusion_type", sort=False):
+        values = {"exact match": part["em"], "ANLS": part["anls"]}
+        for group in groups:
+            values |= {f"{group} {key}": rows["em"] for key, rows in part.groupby(group)}
+        values |= {f"more than {other}": read[name] - read[other] for other in read if other != name}
+        seeds = answers[answers["fusion_type"] == name].groupby("seed")["em"].mean()
+        summary[name] = {key: to_percent(value) for key, value in values.items()}
+        summary[name] |= {f"seed {seed}": 100 * value for seed, value in seeds.items()}
     return summary
 
 
@@ -275,116 +191,77 @@ def make_table(header, rows):
     """`str`: a table in Markdown. Cells are texts, numbers or lists of a mean and both bounds of its interval."""
 
     def show(cell):
-        if isinstance(cell, list | tuple):
+        if isinstance(cell, list):
             return "{:.1f} [{:.1f}, {:.1f}]".format(*cell)
-        return "" if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+        return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
     lines = (header, ["---"] * len(header), *rows)
     return "".join(f"| {' | '.join(map(show, cells))} |\n" for cells in lines)
 
 
-def make_report(summary):
-    """`str`: the results in Markdown."""
-    names = [NAMES[fusion_type] for fusion_type in summary]
-    keys = ("overall", *POSITIONS, "lost", "anls")
-    header = ("strategy", "all", "inside a tile", "across a cut", "lost across, % of inside", "ANLS", "M parameters")
-    rows = [
-        (NAMES[name], *map(values.get, keys), f"{values['parameters'] / 1e6:.2f}", values["milliseconds_per_image"])
-        for name, values in summary.items()
-    ]
-    tables = [make_table((*header, "ms per image"), rows)]
-    for title, key in (("reads more", "differences"), ("loses more across", "lost_differences")):
-        rows = [(NAMES[name], *map(values[key].get, summary)) for name, values in summary.items()]
-        tables += [make_table((f"{title} than the strategy of the column, in points", *names), rows)] * (len(names) > 1)
-    for title, key in (("text height", "text_height"), ("kind", "kind"), ("seed", "seeds")):
-        groups = dict.fromkeys(group for values in summary.values() for group in values[key])
-        rows = [(group, *(values[key].get(group) for values in summary.values())) for group in groups]
-        tables.append(make_table((title, *names), rows))
-    text = (
-        "# The four fusion strategies\n\nExact match (and in one column ANLS) in percent, with 95 % intervals from a "
-        "bootstrap over the questions. Lost is what is missing across a cut of the exact match inside a tile, as a share "
-        "of it; below 0, more is right across. Text heights are those of capitals, in pixels of the ViT's canvas.\n"
-    )
-    return "\n".join((text, *tables))
-
-
-def draw_bars(axis, results, keys, labels):
-    """Draws means with their intervals, two bars for each strategy: `results` has, under each of two keys, a list of
-    mean and both bounds, or `None`."""
+def write_results(options, name, title, text, table, results, labels):
+    """Writes NAME.json, NAME.md (a text with a table) and NAME.png into the output folder. The plot has a bar for each
+    strategy and each key of `labels`, under which are a mean and both bounds of its interval."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.add_subplot(ylabel="%", title=title)
     places = np.arange(len(results))
-    for index, (key, label) in enumerate(zip(keys, labels)):
-        mean, low, high = np.array([result[key] or [np.nan] * 3 for result in results.values()]).T
+    for index, (key, label) in enumerate(labels.items()):
+        mean, low, high = np.array([result.get(key, [np.nan] * 3) for result in results.values()]).T
         axis.bar(places + (index - 0.5) * 0.38, mean, 0.36, yerr=[mean - low, high - mean], capsize=3, label=label)
     axis.set_xticks(places, [NAMES[name].replace(" (", "\n(") for name in results], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8)
+    with new_files(options.output_dir, last=f"{name}.json") as folder:
+        figure.savefig(folder / f"{name}.png", dpi=110)
+        (folder / f"{name}.md").write_text(f"# {title}\n\n{text}\n\n{table}")
+        content = {"recipe": asdict(options), "results": results}
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    print(table)
 
 
-def plot_accuracies(summary, path):
-    """Draws accuracy inside and across, and over text heights, into a PNG."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    draw_bars(left, summary, POSITIONS, ("inside a tile", "across a cut"))
-    left.set(ylabel="exact match, %", title="where the answer lies")
-    for fusion_type, values in summary.items():
-        heights = values["text_height"]
-        right.plot(list(heights), [value[0] for value in heights.values()], marker="o", label=NAMES[fusion_type])
-    right.set(xlabel="height of capitals, pixels of the ViT's canvas", title="size of the text")
-    right.grid(axis="y", alpha=0.3)
-    right.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+def write_comparison(options):
+    """Gathers what the evaluations of all strategies and seeds have found."""
+    parts = []
+    for name, seed in product(options.fusion_types, options.seeds):
+        path = Path(options.output_dir) / f"{name}-seed{seed}" / "evaluation" / "predictions.jsonl"
+        part = pd.read_json(path, lines=True, convert_dates=False, dtype=False)
+        part = part[["row", "em", "anls"]].join(pd.DataFrame(part["groups"].tolist()))
+        parts.append(part.assign(fusion_type=name, seed=seed))
+    summary = summarize_answers(pd.concat(parts, ignore_index=True), options.text_height_edges)
+    keys = dict.fromkeys(key for values in summary.values() for key in values)
+    rows = [(key, *(values.get(key, "") for values in summary.values())) for key in keys]
+    table = make_table(("", *(NAMES[name] for name in summary)), rows)
+    text = (
+        "In percent, with 95 % intervals from a bootstrap over the questions; more: exact match, in points. Text heights "
+        "are those of capitals, in pixels of the ViT's canvas."
+    )
+    labels = {"position inside": "inside a tile", "position across": "across a cut"}
+    write_results(options, "results", "The four fusion strategies: exact match", text, table, summary, labels)
 
 
-def write_comparison(output, recipe):
-    """Writes results.json, results.md (the tables) and results.png (the plot)."""
-    summary = summarize_answers(read_answers(output, recipe), recipe["text_height_edges"])
-    for fusion_type, values in summary.items():
-        folders = [output / f"{fusion_type}-seed{seed}" for seed in recipe["seeds"]]
-        results = [json.loads((folder / "evaluation" / "results.json").read_text()) for folder in folders]
-        values["parameters"] = load_fila(folders[0] / list_stages(recipe)[-1][0])[0].num_parameters()
-        values["milliseconds_per_image"] = 1000 * float(np.median([result["seconds_per_image"] for result in results]))
-        values["environment"] = results[0]["environment"]
-    with new_files(output, last="results.json") as folder:
-        plot_accuracies(summary, folder / "results.png")
-        (folder / "results.md").write_text(make_report(summary))
-        (folder / "results.json").write_text(json.dumps({"recipe": recipe, "results": summary}, indent=2) + "\n")
-    print((output / "results.md").read_text())
-
-
-def compare(recipe, output):
-    """Does what the recipe says in the folder `output`, as far as it has not been done.
-
-    Raises:
-        UserError: the folder belongs to another recipe, or a script failed.
-    """
-    saved, base = output / "recipe.yaml", recipe["base"]
+def compare(options):
+    """Does what the options say, as far as it has not been done. Raises a `UserError` if the folder belongs to another
+    comparison."""
+    saved, recipe = Path(options.output_dir) / "recipe.yaml", asdict(options)
+    del recipe["output_dir"]  # a folder may move
     if not saved.exists():
-        with new_files(output) as folder:
+        with new_files(options.output_dir) as folder:
             (folder / saved.name).write_text(yaml.safe_dump(recipe, sort_keys=False))
     if read_yaml(saved) != recipe:
-        raise UserError(f"{output} was begun with another recipe. Choose another --output_dir.")
-    changes = [(f"data-{name}", options["data"]) for name, _, options in list_stages(recipe) if "data" in options]
-    for name, change in [("data", {}), *changes]:
-        if not (output / name).exists():
-            run("fineprint/generate.py", output_dir=output / name, **{**recipe["data"], **change})
-    if recipe["pretraining"]:
-        start, base = output / "random", output / "pretrained" / "decoder" / "model"
-        make_start(recipe, None, "cvfm", recipe["seeds"][0], start)
-        if not base.exists():
-            places = {"model_name_or_path": start, "output_dir": output / "pretrained"}
-            run("fineprint/experiments/pretrain.py", saved, **places)
-    for seed in recipe["seeds"]:
-        for fusion_type in recipe["fusion_types"]:
-            run_strategy(recipe, base, fusion_type, seed, output)
-    write_comparison(output, recipe)
+        raise UserError(f"{options.output_dir} was begun with another recipe. Choose another --output_dir.")
+    for data in options.documents.values():
+        if not Path(data.output_dir).exists():
+            generate.write(data)
+    base = pretrain(options) if options.pretraining else None
+    for seed in options.seeds:
+        for fusion_type in options.fusion_types:
+            run_strategy(options, base, fusion_type, seed)
+    write_comparison(options)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="YAML file, such as fineprint/recipes/small.yaml")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the comparison, new or begun")
-    options = parser.parse_args(arguments)
-    compare(read_recipe(options.recipe), options.output_dir)
+    (options,) = parse_arguments(ComparisonArguments, __doc__, arguments)
+    compare(options)
 
 
 if __name__ == "__main__":

@@ -2,43 +2,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrains the networks of a small FILA on generated pages, where no CLIP, ConvNeXt and Llama can be had.
 
-    python fineprint/experiments/pretrain.py RECIPE --model_name_or_path start --output_dir pretrained
-    python fineprint/experiments/pretrain.py RECIPE --model_name_or_path pretrained/decoder/model --output_dir aligned \\
-        --align pretrained/decoder/cells.safetensors
-
-ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token: a hundred labels for a
-page, where a question about it has a few. The decoder learns to answer questions about pages and to repeat them from
-those same labels in place of visual tokens, as if it had a perfect encoder; before that it copies scribbles. With
-`--align`, fusion and projector learn, between frozen networks, to give the decoder for each cell what it has learnt to
-read.
-
-The recipe is that of compare.py. Its `pretraining` has `vision`, `vit` if the ViT goes on alone, and `decoder`; these
-and `alignment` are options of TrainingArguments and a `batch_size` in pages. `alignment` may have a list of learning
-rates: the one that ends with the lowest loss is kept. No page comes twice in a training, so that this loss is one of
-unseen pages. Started again, it continues where it was.
+ViT and ConvNeXt learn, each for itself, which characters stand in the cell of each visual token. The decoder copies
+scribbles, then answers questions about pages and repeats them from those same labels in place of visual tokens, as if it
+had a perfect encoder. In the alignment, fusion and projector learn, between frozen networks, to give the decoder for each
+cell what it has learnt to read. No page comes twice in a training, so that its loss is one of unseen pages.
 """
 
-import argparse
 import json
-import os
 import shutil
+from copy import deepcopy
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoProcessor, Trainer, TrainingArguments
+from transformers import AutoProcessor, Trainer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from fila import FilaForConditionalGeneration
-from fila.common.arguments import UserError, read_yaml, run_command
+from fila.common.arguments import UserError, make_options
 from fila.common.files import new_folder
-from fila.fineprint.experiments.cells import CHARACTERS, IGNORED, SLOTS, CellBatches, PageBatches, tile_cells
-from fila.fineprint.pages import Options
+from fila.fineprint.experiments.cells import CHARACTERS, IGNORED, SLOTS, make_cell_batch, make_page_batch, tile_cells
 from fila.training.callbacks import find_checkpoint
+from fila.training.finetuning import FilaTrainingArguments
 
+PARTS = ("vision", "vit", "decoder")
 EMPTY_SHARE = 0.1  # of the slots without a character, which are most, so many are learnt
 EMPTY_STD = 0.1  # of the vector of an empty cell in the beginning
 MAX_NOISE = 0.7  # of cells, as a share of their root mean square
@@ -48,10 +37,15 @@ CELLS = "cells.safetensors"  # beside the pretrained decoder: the CellEmbedding 
 LOG = "log_history.json"  # named as train.py names it
 
 
+def load_fila(folder):
+    """`tuple[FilaForConditionalGeneration, FilaProcessor]` of a folder, in float32."""
+    model = FilaForConditionalGeneration.from_pretrained(folder, dtype="float32")
+    return model, AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+
+
 class CharacterPretraining(nn.Module):
-    """ViT and ConvNeXt of a FILA side by side, or the ViT alone, each with a linear head that names the characters of
-    each cell. The third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing of the
-    model is copied."""
+    """ViT and ConvNeXt of a FILA, or the ViT alone, each with a linear head that names the characters of each cell. The
+    third stage of the ConvNeXt, whose cells are half as large, has a head of its own. Nothing is copied."""
 
     def __init__(self, model, with_convnext=True):
         super().__init__()
@@ -63,11 +57,8 @@ class CharacterPretraining(nn.Module):
         num_classes = SLOTS * (1 + len(CHARACTERS))
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, num_classes)) for size in widths)
 
-    def forward(
-        self, pixel_values, image_grids, labels, fine_labels, global_labels, high_res_pixel_values=None, **others
-    ):
-        """`dict` for what [`PageBatches`] makes: `loss`, and `accuracies` of shape (1,) or (3,): the share of
-        characters that the ViT, the ConvNeXt and its third stage name."""
+    def forward(self, pixel_values, image_grids, labels, fine_labels, global_labels, high_res_pixel_values, **others):
+        """`dict` with the `loss` for a batch of [`make_page_batch`]."""
         rows, columns = image_grids[0].tolist()
         hidden_states = self.vit.pre_layernorm(self.vit.embeddings(pixel_values[:, 1:].flatten(0, 1)))
         for layer in self.vit.layers:
@@ -81,29 +72,18 @@ class CharacterPretraining(nn.Module):
             *_, fine, coarse = self.convnext.forward_intermediates(canvas, intermediates_only=True)
             seen += [stage.permute(0, 2, 3, 1) for stage in (coarse, fine)]
             targets += [labels, fine_labels]
-        loss, accuracies = 0.0, []
+        loss = 0.0
         for head, features, target in zip(self.heads, seen, targets):
-            is_character = target > 0
-            is_learnt = is_character | ((target == 0) & (torch.rand(target.shape, device=target.device) < EMPTY_SHARE))
+            is_empty = (target == 0) & (torch.rand(target.shape, device=target.device) < EMPTY_SHARE)
+            is_learnt = is_empty | (target > 0)
             logits = head(features).unflatten(-1, (SLOTS, -1))
             loss = loss + nn.functional.cross_entropy(logits[is_learnt].float(), target[is_learnt])
-            accuracies.append((logits[is_character].argmax(-1) == target[is_character]).float().mean())
-        return {"loss": loss, "accuracies": torch.stack(accuracies)}
-
-
-@torch.no_grad()
-def measure_accuracies(network, batches):
-    """`dict`: the share of the characters of `batches` that each trained network names, batches weighing the same."""
-    network.eval()
-    device = next(network.parameters()).device
-    found = [network(**{key: value.to(device) for key, value in batch.items()})["accuracies"] for batch in batches]
-    return dict(zip(("vit", "convnext", "convnext_stage3"), torch.stack(found).nanmean(dim=0).tolist()))
+        return {"loss": loss}
 
 
 class CellEmbedding(nn.Module):
-    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters, each
-    turned as its place in the cell says; for an empty cell, a vector. The last of the tokens of a character stands for
-    it."""
+    """What a decoder of a `width` sees of a cell in pretraining: the sum of the embeddings of its characters (the last of
+    the tokens of each), turned as their places in the cell say; for an empty cell, a vector."""
 
     def __init__(self, tokenizer, width):
         super().__init__()
@@ -133,9 +113,8 @@ class CellReading(nn.Module):
         self.model = [model]  # in a list, so that its vision is no part of this network
 
     def forward(self, cells, is_scribbled, num_items_in_batch=None, **inputs):
-        """[`FilaCausalLMOutputWithPast`] for what [`CellBatches`] makes. Empty cells of scribbles are zero: in the
-        beginning, the many of them would drown the others. Those of pages are noisy, as what a vision tower sees will
-        be."""
+        """[`FilaCausalLMOutputWithPast`] for a batch of [`make_cell_batch`]. Empty cells of scribbles are zero: the many of
+        them would drown the others. Pages are noisy, as what a vision tower sees will be."""
         features = self.cell_embedding(cells, self.model[0].get_input_embeddings())
         if is_scribbled:
             features = features * (cells > 0).any(dim=-1, keepdim=True)
@@ -148,15 +127,15 @@ class CellReading(nn.Module):
 
 def encode_pages(model, batch):
     """`torch.Tensor` of shape (visual tokens, width): what a FILA of any strategy makes of the images in a batch."""
-    names = {"pixel_values", "image_sizes", "image_grids"}
-    if model.config.fusion_type != "none":
-        names.add("high_res_pixel_values")
+    names = ["pixel_values", "image_sizes", "image_grids"] + ["high_res_pixel_values"] * (
+        model.config.fusion_type != "none"
+    )
     return torch.cat(model.get_image_features(**{name: batch[name] for name in names}).pooler_output)
 
 
 class CellAlignment(nn.Module):
-    """Vision tower and projector of a FILA, as far as they are not frozen, whose visual tokens become what its decoder
-    has learnt to read: the [`CellEmbedding`] of the decoder's pretraining. Nothing is copied."""
+    """A FILA whose visual tokens become what its decoder has learnt to read: the [`CellEmbedding`] of its pretraining.
+    Vision tower and projector are trained, as far as they are not frozen; nothing is copied."""
 
     def __init__(self, model, cell_embedding):
         super().__init__()
@@ -164,7 +143,7 @@ class CellAlignment(nn.Module):
         self.model, self.cell_embedding = [model], [cell_embedding]  # in lists: they are not trained
 
     def forward(self, labels, global_labels, fine_labels=None, **images):
-        """`dict` with the `loss` for what [`PageBatches`] makes: the squared error of the visual tokens, as a share of
+        """`dict` with the `loss` for a batch of [`make_page_batch`]: the squared error of the visual tokens, as a share of
         the mean square of what they should be."""
         cells = torch.cat([global_labels.unsqueeze(1), tile_cells(labels, global_labels.shape[1])], dim=1).flatten(0, 3)
         features = encode_pages(self.model[0], images)
@@ -178,9 +157,8 @@ class CellAlignment(nn.Module):
 @torch.no_grad()
 def standardize_projector(model, batch):
     """Starts the projector of a FILA anew, in place, with a first layer that takes mean and scale out of the ViT's
-    features of a batch from [`PageBatches`]. A ViT that was pretrained for a short time adds nearly the same large
-    vector to all tokens, which would drive the activations of a random projector out of the range in which they
-    learn."""
+    features of a batch of [`make_page_batch`]. A ViT that was pretrained for a short time adds nearly the same large
+    vector to all tokens, which would drive a random projector out of the range in which it learns."""
     projector, features = model.model.multi_modal_projector, []
     hook = projector.linear_1.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     encode_pages(model, batch)
@@ -193,134 +171,67 @@ def standardize_projector(model, batch):
     projector.linear_1.bias -= projector.linear_1.weight @ mean
 
 
-def load_fila(folder):
-    """`tuple[FilaForConditionalGeneration, FilaProcessor]` of a folder, in float32."""
-    model = FilaForConditionalGeneration.from_pretrained(folder, dtype="float32")
-    return model, AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-
-
-def train_network(network, make_batches, output, **training):
-    """Trains a network that returns its loss, from the last checkpoint in the output folder on.
-
-    Args:
-        network (`nn.Module`): the network.
-        make_batches (`Callable`): makes [`~fila.fineprint.experiments.cells.Batches`] of a `count`.
-        output (`Path`): folder of checkpoints.
-        training: options of TrainingArguments; `max_steps` is needed.
-
-    Returns:
-        `list[dict]`: the log.
-
-    Raises:
-        UserError: invalid options, or several GPUs.
-    """
-    settings = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
-    settings |= {"remove_unused_columns": False, "report_to": "none", "save_total_limit": 1}
-    try:
-        arguments = TrainingArguments(output_dir=str(output), **settings, **training)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The options for {output.name} are invalid: {error}") from error
+def train_network(network, make_batch, output, settings):
+    """Trains a network that returns its loss, on what `make_batch` makes of the numbers from 0 on, one batch a step. It
+    goes on from the last checkpoint in the folder `output`. `settings` are options of TrainingArguments, of which
+    `max_steps` is needed. Returns the log, a `list[dict]`."""
+    fixed = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
+    fixed |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1}
+    arguments = make_options(FilaTrainingArguments, {**settings, **fixed}, output.name)
+    arguments.include_num_input_tokens_seen = "no"
     if arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: show it one, with CUDA_VISIBLE_DEVICES=0.")
     checkpoint, unfinished = find_checkpoint(output)
     for folder in unfinished:
         shutil.rmtree(folder)
-    batches = make_batches(count=arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
-    trainer = Trainer(network, arguments, train_dataset=batches, data_collator=lambda batches: batches[0])
+    numbers = range(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
+    trainer = Trainer(network, arguments, train_dataset=numbers, data_collator=lambda numbers: make_batch(*numbers))
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer.state.log_history
 
 
-def finish(model, processor, log, output):
-    """Writes the folder `model` and the log to the output, and removes the checkpoints."""
-    (output / LOG).write_text(json.dumps(log, indent=2) + "\n")
+def train_part(part, data, settings, start, output, cells=None):
+    """Does one of `PARTS`, or the "alignment" with what the decoder read in its pretraining (`cells`, a file), unless it
+    is done, from the FILA in the folder `start` to one in the folder `model` of the `output`. `data` are the
+    [`~fila.fineprint.pages.Options`] of the documents, `settings` options of TrainingArguments, `batch_size` in pages
+    and, for the decoder, `num_scribbles`."""
+    if (output / "model").exists():
+        return
+    torch.manual_seed(0)  # of what is drawn before a Trainer sets its own
+    model, processor = load_fila(start)
+    settings = {"batch_size": 16, "num_scribbles": 0, **settings}
+    num_scribbles, pages = settings.pop("num_scribbles"), (data, "train", settings.pop("batch_size"))
+    make_batch = partial(make_page_batch, *pages)
+    if part in ("vision", "vit"):
+        network = CharacterPretraining(model, with_convnext=part == "vision")
+    else:
+        cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
+    if part == "decoder":
+        network = CellReading(model, cell_embedding)
+        make_batch = partial(make_cell_batch, *pages, processor=deepcopy(processor), num_scribbles=num_scribbles)
+    elif part == "alignment":
+        network = CellAlignment(model, cell_embedding)
+        cell_embedding.load_state_dict(load_file(cells))
+        standardize_projector(model, make_batch(STATISTICS_BATCH))
+        model.set_training_stage(1)  # a fresh projector would undo the pretraining of what lies before it
+    log = train_network(network, make_batch, output, settings)
     with new_folder(output / "model") as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+        (folder / LOG).write_text(json.dumps(log, indent=2) + "\n")
+        if part == "decoder":
+            save_file(cell_embedding.state_dict(), folder / CELLS)
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
-def pretrain_vision(data, model, output, batch_size=16, num_eval_batches=10, with_convnext=True, **training):
-    """Trains the ViT of `model`, in place, and its ConvNeXt unless it is left out. What they name of `num_eval_batches`
-    batches of the validation split stands last in the log."""
-    network = CharacterPretraining(model, with_convnext)
-    pages = partial(PageBatches, data, batch_size=batch_size, do_high_res=with_convnext)
-    log = train_network(network, partial(pages, split="train"), output, **training)
-    accuracies = measure_accuracies(network, pages(split="validation", count=num_eval_batches))
-    print("characters named:", ", ".join(f"{name} {share:.1%}" for name, share in accuracies.items()))
-    return [*log, {"accuracies": accuracies}]
-
-
-def pretrain_decoder(data, model, processor, output, batch_size=16, num_scribbles=0, **training):
-    """Trains the decoder of `model`, in place, with `num_scribbles` steps before there are pages. Writes the file
-    [`CELLS`]."""
-    cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
-    batches = {"batch_size": batch_size, "processor": processor, "num_scribbles": num_scribbles}
-    batches = partial(CellBatches, data, "train", **batches)
-    log = train_network(CellReading(model, cell_embedding), batches, output, **training)
-    save_file(cell_embedding.state_dict(), output / CELLS)
-    return log
-
-
-def pretrain(recipe, start, output):
-    """Does what `pretraining` in a recipe says, as far as it has not been done, from the FILA in the folder `start`.
-    The pretrained FILA is in `decoder/model` in the output folder."""
-    data = Options(output_dir="", **recipe["data"])
-    for part in ("vision", "vit", "decoder"):
-        if part not in recipe["pretraining"]:
-            continue
-        folder, options = output / part, recipe["pretraining"][part]
-        if not (folder / "model").exists():
-            model, processor = load_fila(start)
-            if part == "decoder":
-                log = pretrain_decoder(data, model, load_fila(start)[1], folder, **options)
-            else:
-                log = pretrain_vision(data, model, folder, with_convnext=part == "vision", **options)
-            finish(model, processor, log, folder)
-        start = folder / "model"
-
-
-def align(recipe, start, cells, output):
-    """Trains fusion and projector of the FILA in the folder `start`, whose decoder is pretrained, until its visual
-    tokens say what the decoder has learnt to read from the file `cells`; with each of the learning rates in turn. The
-    FILA that ends with the lowest loss is in `model` in the output folder, and the losses are in `losses.json`."""
-    data, ends = Options(output_dir="", **recipe["data"]), {}
-    rates = recipe["alignment"]["learning_rate"]
+def align(data, settings, start, cells, output):
+    """Does the alignment with each of the learning rates in turn. Returns the folder of the FILA that ends with the
+    lowest loss."""
+    ends, rates = {}, settings["learning_rate"]
     for rate in rates if isinstance(rates, list) else [rates]:
-        folder, options = output / str(rate), {"batch_size": 16, **recipe["alignment"], "learning_rate": rate}
-        batches = partial(PageBatches, data, "train", options.pop("batch_size"))
-        if not (folder / "model").exists():
-            torch.manual_seed(0)  # of the projector
-            model, processor = load_fila(start)
-            cell_embedding = CellEmbedding(processor.tokenizer, model.config.text_config.hidden_size)
-            cell_embedding.load_state_dict(load_file(cells))
-            standardize_projector(model, batches(first=STATISTICS_BATCH)[0])
-            model.set_training_stage(1)  # a fresh projector would undo the pretraining of what lies before it
-            log = train_network(CellAlignment(model, cell_embedding), batches, folder, **options)
-            finish(model, processor, log, folder)
-        losses = [entry["loss"] for entry in json.loads((folder / LOG).read_text()) if "loss" in entry]
-        ends[str(rate)] = float(np.mean(losses[-NUM_FINAL_LOSSES:]))
-    (output / "losses.json").write_text(json.dumps(ends) + "\n")
-    os.rename(output / min(ends, key=ends.get) / "model", output / "model")
-
-
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="YAML file, such as fineprint/recipes/small.yaml")
-    parser.add_argument("--model_name_or_path", type=Path, required=True, help="FILA to start from")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder to make, or to continue with")
-    parser.add_argument("--align", type=Path, metavar="CELLS", help=f"do `alignment` instead, with this {CELLS}")
-    options = parser.parse_args(arguments)
-    part, recipe = "pretraining" if options.align is None else "alignment", {"data": {}, **read_yaml(options.recipe)}
-    if not isinstance(recipe.get(part), dict):
-        raise UserError(f"The recipe {options.recipe} has no mapping `{part}`.")
-    torch.manual_seed(0)  # of what is drawn before a Trainer sets its own
-    if options.align is None:
-        pretrain(recipe, options.model_name_or_path, options.output_dir)
-    else:
-        align(recipe, options.model_name_or_path, options.align, options.output_dir)
-
-
-if __name__ == "__main__":
-    run_command(main)
+        folder = output / str(rate)
+        train_part("alignment", data, {**settings, "learning_rate": rate}, start, folder, cells)
+        log = json.loads((folder / "model" / LOG).read_text())
+        ends[folder / "model"] = np.mean([entry["loss"] for entry in log if "loss" in entry][-NUM_FINAL_LOSSES:])
+    return min(ends, key=ends.get)

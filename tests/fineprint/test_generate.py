@@ -15,18 +15,19 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
 from fila import FilaDataCollator, FilaImageProcessor
+from fila.common.arguments import UserError
 from fila.fineprint import generate, sources
 from fila.fineprint.blocks import Run
-from fila.fineprint.documents import KINDS
-from fila.fineprint.drawing import FEATURES, make_page, make_sample, render
+from fila.fineprint.documents import KINDS, MORE_SETTINGS, TEMPLATES, mix_template
+from fila.fineprint.drawing import FEATURES, make_sample, render
 from fila.fineprint.pages import Options, corners, lay_out, locate
 from fila.fineprint.sources import FONTS, PHOTOS, SPLITS
-from fila.fineprint.templates import MORE_SETTINGS, TEMPLATES, mix_template
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
 from helpers import GRIDS, tiny_processor
 
@@ -50,8 +51,11 @@ def pages():
 def folder(tmp_path_factory):
     """A benchmark that the command line made in two processes."""
     output = tmp_path_factory.mktemp("fineprint") / "parent" / "output"
-    arguments = "--num_train 7 --num_validation 2 --num_test 4 --shard_size 3 --num_proc 2 --gallery 3 --tile_size 112"
-    generate.main(["--output_dir", str(output), *arguments.split()])
+    recipe = output.parent.with_name("recipe.yaml")
+    recipe.write_text("num_train: 7\nnum_validation: 2\nnum_test: 9\nnum_proc: 2\ngallery: 3\ntile_size: 112\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "ROWS_PER_FILE", 3)
+        generate.main([str(recipe), "--output_dir", str(output), "--num_test", "4"])
     assert [path.name for path in output.parent.iterdir()] == ["output"]
     return output
 
@@ -86,7 +90,7 @@ def on_canvas(tiles):
 
 @pytest.mark.parametrize("index", [*range(0, ROUND, 2), *range(1, ROUND, 6)])
 def test_position_and_box_are_where_the_processor_puts_the_ink(index):
-    _, page = make_page(options(), "test", index)
+    page = lay_out(options(), "test", index)
     answer = page.asked[0]
     ink = ink_in_tiles(page, answer)
     shares = ink.sum(dim=(2, 3)) / ink.sum()
@@ -112,7 +116,7 @@ def test_position_and_box_are_where_the_processor_puts_the_ink(index):
 
 
 def test_text_height_is_that_of_capitals_on_the_canvas(pages):
-    straight = [page for page in pages["test"] if not page.placement.is_turned][::4]
+    straight = [page for page in pages["test"] if (page.placement.matrix == np.eye(2)).all()][::4]
     assert len(straight) > 10
     for page in straight:
         answer = page.asked[0]
@@ -219,7 +223,7 @@ def test_training_images_have_several_questions_that_give_no_later_answer_away(p
 
 
 def test_conversation_asks_about_its_page():
-    _, page = make_page(options(max_questions=10), "train", 2)
+    page = lay_out(options(max_questions=10), "train", 2)
     row = make_sample(options(max_questions=10), "train", 2)
     assert len(page.asked) > 2
     assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * len(page.asked)
@@ -278,31 +282,32 @@ def test_folder_is_training_data(folder, tmp_path, own_cache):
 
 def test_card_counts_what_is_there(folder):
     text = (folder / "README.md").read_text()
-    assert "| | train | validation | test |" in text
-    rows = {cells[0]: cells[1:] for cells in re.findall(r"^\| (.+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)}
-    assert rows["images"] == ("7", "2", "4")
-    assert rows["questions"][1:] == ("2", "4")
-    assert rows["kind receipt"] == ("2", "1", "1")
-    assert rows["position inside"] == ("7", "2", "4")
-    heights = [counts for name, counts in rows.items() if name.startswith("capitals")]
-    assert [sum(map(int, column)) for column in zip(*heights)] == [7, 2, 4]
-    assert "- `tile_size`: 112" in text and "output_dir" not in text
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    questions = str(sum(len(make_sample(options(), "train", index)["messages"]) // 2 for index in range(7)))
+    assert rows == [("train", "7", questions), ("validation", "2", "2"), ("test", "4", "4")]
+    assert all(f"`{name}`" in text for name in FEATURES)
+
+
+def test_card_has_the_recipe_that_makes_the_same_pages(folder):
+    text = (folder / "README.md").read_text()
+    recipe = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    again = Options(**recipe)
+    assert (again.tile_size, again.num_train, again.max_text_height) == (112, 7, 12)
+    assert make_sample(again, "train", 1) == make_sample(options(), "train", 1)
 
 
 def test_gallery_shows_boxes_and_cuts(folder):
-    colors = Counter(PIL.Image.open(folder / "gallery.png").get_flattened_data())
+    colors = Counter(PIL.Image.open(folder / "gallery.png").convert("RGB").get_flattened_data())
     assert colors[255, 0, 0] > 100  # boxes
     assert colors[0, 0, 255] > 100  # cuts
 
 
 def test_jpeg_is_the_page(pages):
-    image, page = make_page(options(), "validation", 4)
-    assert dataclasses.asdict(page)["looks"] == pages["validation"][4].looks
+    page = pages["validation"][4]
     row = make_sample(options(), "validation", 4)
     decoded = np.asarray(PIL.Image.open(io.BytesIO(row["images"][0]["bytes"])), dtype=float)
     assert decoded.shape == (*page.placement.image_size, 3)
-    assert np.abs(decoded - np.asarray(image)).mean() < 8
-    assert all(isinstance(run, Run) for run in page.runs)
+    assert np.abs(decoded - np.asarray(render(page))).mean() < 8
 
 
 @pytest.mark.parametrize(
@@ -360,32 +365,35 @@ def test_locate_agrees_with_points_of_the_text(grid, center, size, angle):
         ("--max_image_scale 0.5", "max_image_scale=0.5 is not possible"),
         ("--num_train 0 --num_validation 0 --num_test 0", "there is nothing to make"),
         ("--tile_size 56 --kinds letter --num_train 1", "Found no letter with text of 8 to 9.33333 pixels"),
+        (
+            "--tile_size 56 --kinds letter --num_train 2 --num_proc 2",
+            "Found no letter with text of 8 to 9.33333 pixels",
+        ),
     ],
 )
 def test_bad_options_are_sentences_and_leave_nothing(arguments, message, tmp_path):
-    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+    with pytest.raises(UserError, match=f"^.*{message}"):
         generate.main(["--output_dir", str(tmp_path / "output"), "--tile_size", "112", *arguments.split()])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_output_is_all_or_nothing(tmp_path, monkeypatch):
     output = tmp_path / "output"
-    output.mkdir()
     arguments = ["--output_dir", str(output), "--tile_size", "112", "--num_train", "2", "--num_validation", "0"]
     arguments += ["--num_test", "1"]
 
-    def fail(options, counts):
+    def fail(options, samples):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(generate, "make_card", fail)
-        with pytest.raises(SystemExit, match="^error: No space left on device"):
+        with pytest.raises(UserError, match="output cannot be written: No space left on device"):
             generate.main(arguments)
-    assert list(tmp_path.iterdir()) == [output] and not list(output.iterdir())
+    assert list(tmp_path.iterdir()) == []
 
     generate.main(arguments)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    with pytest.raises(SystemExit, match="^error: .*output is there already. Remove it, or choose another"):
+    with pytest.raises(UserError, match="output exists already. Choose another one, or remove it"):
         generate.main(arguments)
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     assert list(tmp_path.iterdir()) == [output]
@@ -393,5 +401,5 @@ def test_output_is_all_or_nothing(tmp_path, monkeypatch):
 
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"package 'skimage', which is not installed.*\[fineprint\]"):
+    with pytest.raises(UserError, match=r"package 'skimage', which is not installed.*\[fineprint\]"):
         sources.load_photo.__wrapped__("chelsea.png")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fila.common.arguments import UserError
+from fila.common.arguments import UserError, parse_arguments
 from fila.common.layout import CANVASES
 from fila.fineprint.experiments import compare, pretrain
 from fila.fineprint.experiments.cells import (
@@ -16,11 +16,12 @@ from fila.fineprint.experiments.cells import (
     IGNORED,
     MAX_LINES,
     SLOTS,
-    CellBatches,
-    PageBatches,
     label_cells,
     label_tokens,
+    lay_out_document,
     lay_out_text,
+    make_cell_batch,
+    make_page_batch,
 )
 from fila.fineprint.pages import Options, corners, lay_out
 from fila.fineprint.sources import FONTS, split_of
@@ -29,12 +30,19 @@ from helpers import FUSION_TYPES, ROOT
 
 @pytest.fixture(scope="module")
 def recipe():
-    return compare.read_recipe(ROOT / "fineprint" / "recipes" / "small.yaml")
+    arguments = [ROOT / "fineprint" / "recipes" / "small.yaml", "--output_dir", "unused"]
+    return parse_arguments(compare.ComparisonArguments, "", arguments)[0]
+
+
+def make_default(recipe=None):
+    """Random networks of the default checkpoint's config, or with the changes of a recipe."""
+    data = Options(tile_size=112) if recipe is None else recipe.documents["stage1"]
+    return compare.make_random(data, {} if recipe is None else recipe.model, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["form", "table", "sign"])
 def test_cells_hold_the_characters_that_are_drawn_in_them(kind):
-    options = Options(output_dir="", tile_size=112, kinds=[kind], seed=3)
+    options = Options(tile_size=112, kinds=[kind], seed=3)
     letters = "".join(sorted(CHARACTERS, key=CHARACTERS.get))
     num_found = 0
     for index in range(6):
@@ -60,7 +68,7 @@ def test_cells_hold_the_characters_that_are_drawn_in_them(kind):
 
 
 def test_global_view_holds_what_the_canvas_holds():
-    options = Options(output_dir="", tile_size=112, kinds=["sign"], min_text_height=14, seed=3)
+    options = Options(tile_size=112, kinds=["sign"], min_text_height=14, seed=3)
     page = lay_out(options, "train", 2)
     cells = label_cells(page, 7, "global")
     assert cells.shape == (16, 16, SLOTS)
@@ -79,7 +87,7 @@ def test_global_view_holds_what_the_canvas_holds():
 
 
 def test_text_pages_hold_more_characters_of_their_split_alone():
-    options = Options(output_dir="", tile_size=112)
+    options = Options(tile_size=112)
     numbers = {"text": 0, "documents": 0}
     for number in range(15):
         grid = CANVASES[number % 5]
@@ -96,8 +104,8 @@ def test_text_pages_hold_more_characters_of_their_split_alone():
 
 
 def test_batches_have_one_canvas_and_no_page_twice():
-    options = Options(output_dir="", tile_size=112, kinds=["sign", "chart"])
-    batches = list(PageBatches(options, "train", batch_size=4, count=10))
+    options = Options(tile_size=112, kinds=["sign", "chart"])
+    batches = [make_page_batch(options, "train", 4, number) for number in range(10)]
     grids = [batch["image_grids"] for batch in batches]
     assert all((grid == grid[0]).all() for grid in grids)
     assert len({tuple(grid[0].tolist()) for grid in grids}) == 5
@@ -109,17 +117,16 @@ def test_batches_have_one_canvas_and_no_page_twice():
         assert fine_labels.shape[:3] == (4, rows * 16, columns * 16)
         if not (labels == IGNORED).any():
             assert labels[labels > 0].bincount().tolist() == fine_labels[fine_labels > 0].bincount().tolist()
-    (later,) = PageBatches(options, "train", batch_size=4, first=7, count=1)
-    assert torch.equal(later["pixel_values"], batches[7]["pixel_values"])
+    assert torch.equal(make_page_batch(options, "train", 4, 7)["pixel_values"], batches[7]["pixel_values"])
 
 
 def test_cells_of_the_decoder_are_those_of_its_visual_tokens():
-    options = Options(output_dir="", tile_size=112, kinds=["form", "sign"])
-    processor = compare.make_random({"data": {"tile_size": 112}, "model": {}}, seed=0)[1]
-    batches = CellBatches(options, "train", batch_size=3, processor=processor, count=20)
+    options = Options(tile_size=112, kinds=["form", "sign"])
+    processor = make_default()[1]
     num_low_res = num_empty = 0
-    for number, batch in enumerate(batches):
-        pages = [batches.lay_out(number, place) for place in range(3)]
+    for number in range(20):
+        batch = make_cell_batch(options, "train", 3, number, processor)
+        pages = [lay_out_document(options, "train", 3, number, place) for place in range(3)]
         (rows, columns), is_image = pages[0].placement.grid, batch["input_ids"] == processor.image_token_id
         num_tokens = int(is_image[0].sum())
         assert (is_image.sum(dim=1) == num_tokens).all()
@@ -144,9 +151,9 @@ def test_cells_of_the_decoder_are_those_of_its_visual_tokens():
 
 def test_decoder_learns_to_repeat_what_the_cells_hold(recipe):
     torch.manual_seed(0)
-    options = Options(output_dir="", **recipe["data"])
-    model, processor = compare.make_random(recipe, seed=0)
-    batch = CellBatches(options, "train", batch_size=2, processor=processor).make_batch(0)
+    options = recipe.documents["stage1"]
+    model, processor = make_default(recipe)
+    batch = make_cell_batch(options, "train", 2, 0, processor)
     network = pretrain.CellReading(model, pretrain.CellEmbedding(processor.tokenizer, 32)).train()
     assert not any("vision" in name for name, _ in network.named_parameters())
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
@@ -163,30 +170,28 @@ def test_decoder_learns_to_repeat_what_the_cells_hold(recipe):
 
 def test_vision_learns_the_characters_of_a_page(recipe):
     torch.manual_seed(0)
-    options = Options(output_dir="", **recipe["data"])
-    batch = PageBatches(options, "train", batch_size=2, first=2).make_batch(2)
-    network = pretrain.CharacterPretraining(compare.make_random(recipe, seed=0)[0]).train()
+    options = recipe.documents["stage1"]
+    batch = make_page_batch(options, "train", 2, 2)
+    network = pretrain.CharacterPretraining(make_default(recipe)[0]).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    before = pretrain.measure_accuracies(network, [batch])
+    losses = []
     for _ in range(150):
-        loss = network.train()(**batch)["loss"]
+        loss = network(**batch)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    after = pretrain.measure_accuracies(network, [batch])
-    for name in ("vit", "convnext", "convnext_stage3"):
-        assert before[name] < 0.2
-        assert after[name] > 0.9
+        losses.append(loss.item())
+    assert losses[0] > 10  # of three heads that guess among a hundred characters
+    assert losses[-1] < 1
 
 
 def test_scribbles_are_what_their_cells_hold():
-    options = Options(output_dir="", tile_size=112)
-    processor = compare.make_random({"data": {"tile_size": 112}, "model": {}}, seed=0)[1]
+    options = Options(tile_size=112)
+    processor = make_default()[1]
     letters = "".join(sorted(CHARACTERS, key=CHARACTERS.get))
-    batches = CellBatches(options, "train", batch_size=4, processor=processor, num_scribbles=12)
     num_lines = []
     for number in (0, 11):
-        batch = batches.make_batch(number)
+        batch = make_cell_batch(options, "train", 4, number, processor, num_scribbles=12)
         assert batch["is_scribbled"]
         assert len(batch["input_ids"]) == 8
         for labels, cells in zip(batch["labels"], batch["cells"].view(8, -1)):
@@ -194,18 +199,17 @@ def test_scribbles_are_what_their_cells_hold():
             assert "".join(text.split()) == "".join(letters[label - 1] for label in cells[cells > 0])
             num_lines.append(text.count("\n") + 1)
     assert max(num_lines[:8]) == 1 < max(num_lines[8:]) <= MAX_LINES
-    assert not batches.make_batch(12)["is_scribbled"]
+    assert not make_cell_batch(options, "train", 4, 12, processor, num_scribbles=12)["is_scribbled"]
 
 
 def test_alignment_asks_of_visual_tokens_what_the_decoder_has_read():
     """A vision that gives just what the decoder's pretraining gives, in the order of its tokens, has no error."""
-    options = Options(output_dir="", tile_size=112, kinds=["sign"])
-    model, processor = compare.make_random({"data": {"tile_size": 112}, "model": {}}, seed=0)
+    options = Options(tile_size=112, kinds=["sign"])
+    model, processor = make_default()
     cell_embedding = pretrain.CellEmbedding(processor.tokenizer, 192)
-    batches = PageBatches(options, "train", batch_size=1)
-    batch = batches.make_batch(2)  # 2 x 2 tiles
+    batch = make_page_batch(options, "train", 1, 2)  # 2 x 2 tiles
     rng = mock.Mock(random=lambda: 1.0)
-    cells = label_tokens(batches.lay_out(2, 0), 14, True, rng)
+    cells = label_tokens(lay_out_document(options, "train", 1, 2, 0), 14, True, rng)
     features = cell_embedding(cells, model.get_input_embeddings())
     network = pretrain.CellAlignment(model, cell_embedding)
     with mock.patch.object(model, "get_image_features") as get_image_features:
@@ -218,11 +222,11 @@ def test_alignment_asks_of_visual_tokens_what_the_decoder_has_read():
 
 @pytest.mark.parametrize("fusion_type", FUSION_TYPES)
 def test_projector_is_standardized_for_what_the_vision_gives(recipe, fusion_type, tmp_path):
-    compare.make_start(recipe, None, fusion_type, 0, tmp_path / "start")
+    compare.make_start(*make_default(recipe), fusion_type, 0, tmp_path / "start")
     model = pretrain.load_fila(tmp_path / "start")[0]
     model.model.vision_tower.vit.layers[-1].mlp.fc2.bias.data += 30  # as in a ViT that was pretrained in a short time
-    options = Options(output_dir="", **recipe["data"])
-    batch = PageBatches(options, "train", batch_size=2).make_batch(2)
+    options = recipe.documents["stage1"]
+    batch = make_page_batch(options, "train", 2, 2)
     outputs = []
     model.model.multi_modal_projector.linear_1.register_forward_hook(lambda *args: outputs.append(args[2]))
     pretrain.standardize_projector(model, batch)
@@ -240,49 +244,25 @@ def test_interrupted_training_goes_on_with_the_batches_that_it_has_not_seen(tmp_
         def forward(self, x):
             return {"loss": super().forward(x).square().mean()}
 
-    class Numbers(torch.utils.data.Dataset):
-        def __init__(self, count):
-            self.count = count
+    def make_batch(number):
+        if number == interrupted:
+            raise KeyboardInterrupt
+        drawn.append(number)
+        return {"x": torch.tensor([[float(number), 1.0]])}
 
-        def __len__(self):
-            return self.count
-
-        def __getitem__(self, number):
-            if number == interrupted:
-                raise KeyboardInterrupt
-            drawn.append(number)
-            return {"x": torch.tensor([[float(number), 1.0]])}
-
+    settings = {"max_steps": 8, "save_steps": 2, "logging_steps": 1, "use_cpu": True}
     results = {}
     for name, interruptions in {"whole": [None], "interrupted": [5, None]}.items():
         for interrupted in interruptions:
             torch.manual_seed(0)
             network, drawn = Regression(2, 1), []
             try:
-                log = pretrain.train_network(
-                    network, Numbers, tmp_path / name, max_steps=8, save_steps=2, logging_steps=1, use_cpu=True
-                )
+                log = pretrain.train_network(network, make_batch, tmp_path / name, settings)
             except KeyboardInterrupt:
                 assert interrupted == 5
         results[name] = network.weight, [entry["loss"] for entry in log if "loss" in entry]
     assert drawn == [4, 5, 6, 7]
     assert torch.equal(results["whole"][0], results["interrupted"][0])
     assert results["whole"][1] == results["interrupted"][1]
-    with pytest.raises(UserError, match="options for whole are invalid: .*max_stepz"):
-        pretrain.train_network(network, Numbers, tmp_path / "whole", max_stepz=8)
-
-
-def test_recipe_without_the_training_that_is_asked_for_is_refused(tmp_path):
-    (tmp_path / "recipe.yaml").write_text("data: {tile_size: 56}")
-    arguments = [
-        str(tmp_path / "recipe.yaml"),
-        "--model_name_or_path",
-        str(ROOT),
-        "--output_dir",
-        str(tmp_path / "output"),
-    ]
-    with pytest.raises(UserError, match="no mapping `pretraining`"):
-        pretrain.main(arguments)
-    with pytest.raises(UserError, match="no mapping `alignment`"):
-        pretrain.main([*arguments, "--align", "cells.safetensors"])
-    assert not (tmp_path / "output").exists()
+    with pytest.raises(UserError, match="options of whole do not fit: .*max_stepz"):
+        pretrain.train_network(network, make_batch, tmp_path / "whole", {"max_stepz": 8})

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from fila.common.arguments import UserError
+from fila.common.arguments import UserError, parse_arguments
 from fila.common.layout import CANVASES
 from fila.fineprint.blocks import Run
 from fila.fineprint.experiments import compare, probe
 from fila.fineprint.experiments.cells import SLOTS, label_cells, lay_out_text, locate_characters
+from fila.fineprint.experiments.compare import ComparisonArguments
 from fila.fineprint.pages import Options, Page, Placement
 from fila.fineprint.sources import FONTS, measure
 from helpers import FUSION_TYPES, ROOT
@@ -45,8 +46,8 @@ def test_torn_is_a_character_on_two_tiles():
     for x, y, is_torn in ((105, 60, True), (20, 117, True), (60, 60, False)):
         left, top, right, bottom = measure(font, 16, "M")
         run = Run(x, y, "M", font, 16, (x + left, y + top, x + right, y + bottom))
-        (middle,), (corners,) = locate_characters(run)
-        assert np.allclose(middle, corners.mean(axis=0))
+        (corners,) = locate_characters(run)
+        middle = corners.mean(axis=0)
         assert corners[:, 0].min() == x
         assert corners[:, 1].max() == y
         page = Page("train", "text", "lines", "", "", placement, [run], [], 0, 0)
@@ -88,7 +89,7 @@ def test_probe_names_what_the_tokens_hold(names_torn):
 
 
 def test_models_are_probed_and_compared(tmp_path):
-    recipe = compare.read_recipe(RECIPE)
+    (recipe,) = parse_arguments(ComparisonArguments, "", [RECIPE, "--output_dir", tmp_path])
     arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "3"]
     with pytest.raises(UserError, match="no trained model"):
         probe.main(arguments)
@@ -96,11 +97,12 @@ def test_models_are_probed_and_compared(tmp_path):
         probe.main([*arguments[:-1], "0"])
     assert not list(tmp_path.iterdir())
     for fusion_type in FUSION_TYPES:
-        compare.make_start(recipe, None, fusion_type, 0, tmp_path / f"{fusion_type}-seed0" / "stage2")
+        start = compare.make_random(recipe.documents["stage1"], recipe.model, 0)
+        compare.make_start(*start, fusion_type, 0, tmp_path / f"{fusion_type}-seed0" / "stage2")
     probe.main(arguments)
     results = json.loads((tmp_path / "probe.json").read_text())["results"]
     table = (tmp_path / "probe.md").read_text()
-    assert list(results) == recipe["fusion_types"]
+    assert list(results) == recipe.fusion_types
     for fusion_type, values in results.items():
         assert values["characters"] == results["none"]["characters"] > 50
         assert 0 < values["whole"][0] < 50

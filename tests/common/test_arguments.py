@@ -1,0 +1,60 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""common/arguments.py: options from a recipe, from the command line and from both."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from fila.common.arguments import UserError, parse_arguments
+
+
+@dataclass
+class Options:
+    name: str
+    count: int
+    rate: float = 0.5
+
+
+def parse(*arguments, **defaults):
+    return parse_arguments(Options, "", arguments, **defaults)[0]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: a\ncount: 3\n")
+    return path
+
+
+def test_options_come_from_defaults_recipe_and_command_line_in_this_order(recipe):
+    assert parse("--name", "b", "--count", "1") == Options("b", 1)
+    assert parse(recipe) == Options("a", 3)
+    assert parse(recipe, "--name", "b", "--rate", "2") == Options("b", 3, 2.0)
+    assert parse("--count", "1", name="c") == Options("c", 1)
+    assert parse(recipe, name="c", rate=1.0) == Options("a", 3, 1.0)
+
+
+def test_what_has_no_default_is_demanded_unless_it_is_given(recipe, capsys):
+    recipe.write_text("name: a\n")
+    for arguments in ((), (recipe,)):
+        with pytest.raises(SystemExit):
+            parse(*arguments)
+        required = capsys.readouterr().err.rpartition("required: ")[2]
+        assert ("--name" in required, "--count" in required) == (not arguments, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nam: a", "unknown options: nam"),
+        ("- name", "not a mapping"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused(recipe, text, message):
+    recipe.write_text(text)
+    with pytest.raises(UserError, match=message):
+        parse(recipe)
+    with pytest.raises(UserError, match="cannot be read"):
+        parse(recipe.with_name("other.yaml"))
