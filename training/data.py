@@ -205,8 +205,13 @@ def _make_fingerprint(collator):
         return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files]])
 
 
-def _check_numbered_row(sample, source, collator, skip):
-    return check_row(source.read(sample["row"]), collator, source.image_folder, skip or sample["row"] < DECODED_ROWS)
+_inherited = {}  # what the processes that check rows inherit, since remote code cannot be pickled
+
+
+def _check_inherited(sample):
+    source, row = _inherited["source"], sample["row"]
+    decode = _inherited["skip"] or row < DECODED_ROWS
+    return check_row(source.read(row), _inherited["collator"], source.image_folder, decode)
 
 
 def _check_rows(source, collator, data_arguments, training_arguments):
@@ -215,15 +220,14 @@ def _check_rows(source, collator, data_arguments, training_arguments):
     files = _file_states(file["filename"] for file in source.dataset.cache_files)
     rows = Dataset.from_dict({"row": range(len(source.dataset))})
     cache = _cache_path([files, len(rows), os.path.abspath(source.image_folder), skip, _make_fingerprint(collator)])
-    function = partial(_check_numbered_row, source=source, collator=collator, skip=skip)
+    _inherited.update(source=source, collator=collator, skip=skip)
+    multiprocess.set_start_method("fork", force=True)
     options = {"num_proc": data_arguments.dataset_num_proc, "desc": f"Checking {source.name}"}
 
     def check(rows, name, is_cached):
         options.update(cache_file_name=f"{cache}-{name}.arrow", new_fingerprint=f"{cache.name}-{name}")
-        return rows.map(function, load_from_cache_file=is_cached, **options)
+        return rows.map(_check_inherited, load_from_cache_file=is_cached, **options)
 
-    # Remote code cannot be pickled: processes inherit the processor.
-    multiprocess.set_start_method("fork", force=True)
     checked = check(rows, "all", not (is_first and data_arguments.overwrite_cache))
     lengths, problems = np.array(checked["length"]), {}
     bad = np.flatnonzero(lengths == BAD)
