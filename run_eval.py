@@ -96,16 +96,8 @@ def describe_environment(model):
 
 
 def evaluate(options):
-    """Does what [`EvaluationArguments`] say.
-
-    Returns:
-        `dict`: the content of results.json: `settings`, `environment`, `overall` and `groups` (of each grouping, each from
-        [`~fila.evaluation.metrics.summarize_scores`]), `seconds` from the first batch to the last and `seconds_per_image`,
-        reading included; `None` without images.
-
-    Raises:
-        UserError: anything that a user can fix. No output is left then.
-    """
+    """Does what [`EvaluationArguments`] say, and returns the `dict` of results.json. Raises a `UserError` for anything that a
+    user can fix. No output is left then."""
     options.check()
     source = load_data(options)
     try:
@@ -121,7 +113,8 @@ def evaluate(options):
 
 
 def ask(source, options):
-    """`tuple[dict, list[dict]]`: the results of [`evaluate`], and the lines of predictions.jsonl."""
+    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl. `seconds` are those from the
+    first batch to the last, reading included."""
     questions = [read_question(source, row) for row in range(len(source.dataset))]
     groups, values = make_groups([question["columns"] for question in questions], source, options.group_by)
     load_options = (options.dtype, options.device, options.attn_implementation)

@@ -14,12 +14,8 @@ MAX_DISTINCT_VALUES = 8  # a numeric column with more is cut into quartiles
 
 
 def score(prediction, references):
-    """Scores an answer by the closest of its references. Case and the amount of white space do not count, all else does.
-
-    Returns:
-        `dict`: `anls` (`float`), 1 - edit distance / length of the longer text, 0 if below 0.5; `em` (`int`), whether the
-        ANLS is 1.
-    """
+    """`dict`: of an answer and the closest of its references, `anls` (`float`), 1 - edit distance / length of the longer text,
+    0 if below 0.5; and `em` (`int`), whether that is 1. Case and the amount of white space do not count, all else does."""
     anls = anls_score(tuple(references), prediction)  # a tuple holds alternatives
     return {"em": int(anls == 1), "anls": anls}
 
@@ -46,16 +42,9 @@ def summarize_scores(scores):
 
 
 def make_bins(values, edges=None):
-    """The group that each value belongs to.
-
-    Args:
-        values (`pd.Series`): of a column.
-        edges (`list[float]`, *optional*): rising; an edge begins its bin. Numbers without edges are cut into quartiles,
-            unless there are few different ones.
-
-    Returns:
-        `pd.Series` of names, `"none"` where a value is missing; ordered categories.
-    """
+    """`pd.Series`: the name of the group that each value of a `pd.Series` belongs to, `"none"` where it is missing, as ordered
+    categories. `edges` are rising numbers, each of which begins a bin. Numbers without edges are cut into quartiles, unless
+    there are few different ones."""
     is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     if edges is None and is_number and values.nunique() > MAX_DISTINCT_VALUES:
         edges = sorted({float(f"{edge:.3g}") for edge in values.quantile([0.25, 0.5, 0.75])})
@@ -71,19 +60,10 @@ def make_bins(values, edges=None):
 
 
 def make_groups(rows, source, groupings):
-    """The groups that rows belong to.
-
-    Args:
-        rows (`list[dict]`): columns of plain values, of all rows of `source` ([`~fila.training.data.DataSource`]).
-        groupings (`list[str]`): a column or COLUMN:EDGE,EDGE,..., or several of these with `*` between.
-
-    Returns:
-        `tuple[dict[str, list[pd.Series]], list[dict]]`: for each grouping, under the names of its columns, their bins; and
-        the values in these columns, row by row.
-
-    Raises:
-        UserError: there is no such column, or edges are not rising numbers.
-    """
+    """`tuple[dict[str, list[pd.Series]], list[dict]]`: for each grouping, under the names of its columns, the bins that the rows
+    of a [`~fila.training.data.DataSource`] belong to; and the values in these columns, row by row. `rows` are the columns of
+    plain values of all rows. A grouping is a column or COLUMN:EDGE,EDGE,..., or several of these with `*` between. Raises a
+    `UserError` if there is no such column, or edges are not rising numbers."""
     table, groups, used = pd.DataFrame(rows).dropna(axis=1, how="all"), {}, {}
     for column, feature in source.dataset.features.items():
         if isinstance(feature, ClassLabel) and column in table:

@@ -15,16 +15,10 @@ from fila.training.rows import decode_image, get_image_size, read_row
 
 
 def read_question(source, row, decode=False):
-    """Reads the first question of row number `row` of a [`~fila.training.data.DataSource`].
-
-    Returns:
-        `dict`: `row`, its number; `columns`, those of plain values; `messages` before the first answer, with the images in
-        their items if `decode` is set; `question`, the text of the last message; `references`, a list of texts; and
-        `image_sizes`, as (height, width).
-
-    Raises:
-        UserError: the row is invalid, has no answer, or an image cannot be read; names file and row.
-    """
+    """`dict`: the first question of row number `row` of a [`~fila.training.data.DataSource`]: `messages` before the first
+    answer, with the images in their items if `decode` is set; `question`, the text of the last message; `references`, a list
+    of texts; `image_sizes`, as (height, width); `row`; and `columns`, those of plain values. Raises a `UserError` that names
+    file and row if the row is invalid, has no answer, or an image cannot be read."""
     try:
         content = source.read(row)
         example = read_row(content, source.image_folder)

@@ -82,10 +82,8 @@ def find_checkpoint(output_dir):
     written when a run was killed has none, or half of one; or it lacks the random state of another process, which is the
     last that the others write.
 
-    Returns:
-        `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones. A whole one that no run can continue
-        from, of `--save_only_model`, is neither.
-    """
+    Returns a `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones. A whole one that no run can continue
+    from, of `--save_only_model`, is neither."""
     folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name[11:].isdigit()]
     checkpoint, unfinished = None, []
     for folder in sorted(folders, key=lambda folder: int(folder.name[11:])):

@@ -83,11 +83,8 @@ class FilaTrainingArguments(TrainingArguments):
 
 def add_lora(model, model_arguments):
     """Puts LoRA on the linear layers of the decoder and freezes the rest of the decoder. Everything else stays as it is.
-
-    Returns:
-        `PeftModel`: around `model`, which is changed in place and can be trained as it is. Its checkpoints then hold all
-        that is trained, not the adapter alone.
-    """
+    Returns the `PeftModel` around `model`, which is changed in place and can be trained as it is: then its checkpoints hold
+    all that is trained, not the adapter alone."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -126,14 +123,8 @@ def preview(dataset, collator, count, output_dir):
 
 
 def train(model_arguments, data_arguments, training_arguments):
-    """Trains a model and writes it into `output_dir`, or shows a preview of the data.
-
-    Returns:
-        `dict`: metrics of the training and, with evaluation data, of the result; empty for a preview.
-
-    Raises:
-        UserError: anything that the user can fix.
-    """
+    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the training and,
+    with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can fix."""
     start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
     if training_arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")

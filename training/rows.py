@@ -16,18 +16,11 @@ EXIF_ORIENTATION = 0x0112
 
 
 def read_row(row, image_folder=""):
-    """Brings a row of any supported kind to one form, without opening its images. Numbers become text.
+    """`dict`: a row in one form, `messages`, whose contents are lists of text and image items, and `images`, each a dict of
+    `bytes` and `path`, which is not opened. Numbers become text.
 
-    Args:
-        row (`dict`): `image` and `conversations` (LLaVA), or `messages` and `images` or `image`.
-        image_folder (`str`, *optional*): what relative paths start from.
-
-    Returns:
-        `dict`: `messages`, whose contents are lists of text and image items, and `images`, each a dict of `bytes` and `path`.
-
-    Raises:
-        ValueError: the row breaks the rules; says how.
-    """
+    A row has `image` and `conversations` (LLaVA), or `messages` and `images` or `image`. Relative paths start from
+    `image_folder`. Raises a `ValueError` that says how the row breaks the rules."""
     if not isinstance(row, dict):
         raise ValueError(f"is {shorten(row)}, not an object")
     is_llava = row.get("messages") is None

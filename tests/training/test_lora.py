@@ -58,3 +58,22 @@ def test_lora_run_exports_a_plain_model(model_folder, documents, tmp_path):
     assert not torch.equal(after[name], before[name])
     embeddings = "model.language_model.embed_tokens.weight"
     assert torch.equal(after[embeddings], before[embeddings])
+
+
+def test_resumed_lora_run_ends_with_the_same_weights(model_folder, documents, tmp_path):
+    arguments = ["--lora_r", 4, "--max_steps", 3, "--save_steps", 1, "--per_device_train_batch_size", 2]
+    arguments += ["--learning_rate", 1e-2]
+    run(model_folder, documents, tmp_path / "straight", *arguments)
+    (tmp_path / "resumed").mkdir()
+    (tmp_path / "straight" / "checkpoint-1").rename(tmp_path / "resumed" / "checkpoint-1")
+    run(model_folder, documents, tmp_path / "resumed", *arguments)
+    assert not (tmp_path / "resumed" / "checkpoint-1" / "adapter_config.json").exists()  # holds all that is trained
+    before, straight, resumed = (
+        load_file(folder / "model.safetensors")
+        for folder in (model_folder, tmp_path / "straight", tmp_path / "resumed")
+    )
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in straight.items())
+    assert not torch.equal(
+        resumed["model.language_model.layers.0.mlp.up_proj.weight"],
+        before["model.language_model.layers.0.mlp.up_proj.weight"],
+    )

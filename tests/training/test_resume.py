@@ -58,29 +58,28 @@ RESUME += ["--use_cpu", "--report_to", "none", "--logging_steps", "1", "--datalo
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_to_the_same_weights(model_folder, documents, tmp_path):
+def test_killed_run_goes_on_to_the_same_weights(model_folder, documents, tmp_path, capsys):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
     command = [sys.executable, ROOT / "train.py", "--model_name_or_path", model_folder, "--train_data", documents]
-    straight, killed = ([*command, "--output_dir", tmp_path / name, *RESUME] for name in ("straight", "killed"))
-    subprocess.run(straight, check=True, capture_output=True)
-    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while find_checkpoint(tmp_path / "killed")[0] is None or not (tmp_path / "killed" / "checkpoint-7").exists():
+    command += ["--output_dir", killed, *RESUME]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while find_checkpoint(killed)[0] is None or not (killed / "checkpoint-7").exists():
         assert process.poll() is None  # ten steps in all; killed while the seventh is being saved, or soon after
-        time.sleep(0.001)
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "killed" / "config.json").exists()
-    checkpoint, _ = find_checkpoint(tmp_path / "killed")
+    assert not (killed / "config.json").exists()
+    checkpoint, _ = find_checkpoint(killed)
     assert int(checkpoint.name.split("-")[1]) in (6, 7, 8, 9)
-    resumed = subprocess.run(killed, check=True, capture_output=True, text=True)
-    assert f"Continuing from {checkpoint}" in resumed.stdout
-    expected, actual = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "killed"))
+    run(model_folder, documents, killed, *RESUME)
+    run(model_folder, documents, straight, *RESUME)
+    assert f"Continuing from {checkpoint}" in capsys.readouterr().out
+    expected, actual = (load_file(folder / "model.safetensors") for folder in (straight, killed))
     for name, tensor in expected.items():
         assert torch.equal(actual[name], tensor), name
-    assert sorted(path.name for path in (tmp_path / "killed").glob("checkpoint-*")) == [
-        "checkpoint-10",
-        "checkpoint-8",
-        "checkpoint-9",
-    ]
+    names = sorted(path.name for path in killed.glob("checkpoint-*"))
+    assert names == ["checkpoint-10", "checkpoint-8", "checkpoint-9"]
 
 
 def test_half_written_checkpoints_are_not_taken(tmp_path):

@@ -44,67 +44,74 @@ DEEPSPEED = ROOT / "build" / "deepspeed"  # not in the environment, where every 
 needs_deepspeed = pytest.mark.skipif(not DEEPSPEED.exists(), reason="`make test` installs DeepSpeed there")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "stage"), [("fsdp2", 1), ("fsdp2", 2), pytest.param("deepspeed_zero3", 2, marks=needs_deepspeed)]
-)
-def test_sharded_training_is_that_of_one_process(model_folder, tmp_path, name, stage):
-    # One sample a process: at some steps one has an image and the other has none, or one of another grid.
+def write_rows(folder):
+    """LLaVA data for one sample a process: at some steps one has an image and the other has none, or one of another grid."""
     rows = []
     for number, size in enumerate([(60, 90), None, (120, 50), (50, 120), None, None, (120, 120), (50, 50)] * 2):
         if size is None:
             rows.append(llava(f"What is {number}?", f"{number}, a number."))
             continue
-        random_image(*size, seed=number).save(tmp_path / f"{number}.png")
+        random_image(*size, seed=number).save(folder / f"{number}.png")
         rows.append(llava("<image>What is it?", f"Picture {number}.", image=f"{number}.png"))
     two = [f"{number}.png" for number in (0, 2)]
     rows[3] = llava("<image><image>Which?", "Neither.", image=two)  # two grids in one batch
-    data = write_json(tmp_path / "data.json", rows)
-    options = ["--model_name_or_path", model_folder, "--train_data", data, "--eval_data", data, "--use_cpu"]
-    options += ["--stage", stage, "--learning_rate", 0.1, "--optim", "sgd", "--lr_scheduler_type", "constant"]
-    options += ["--max_steps", 8, "--save_steps", 4, "--logging_steps", 1, "--report_to", "none"]
-    options += ["--gradient_checkpointing", "true"]
-    environment = launch_environment(name)
+    return write_json(folder / "data.json", rows)
+
+
+def launch(name, runs):
+    """Starts two processes that do `runs`, for train_sharded.py. Returns what they print."""
     path = [ROOT / "tests", *([DEEPSPEED] if name == "deepspeed_zero3" else []), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | launch_environment(name)
     environment["PYTHONPATH"] = os.pathsep.join(map(str, path)).rstrip(os.pathsep)
-    config = {"dispatch_batches": False, "use_configured_state": name == "fsdp2"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    launch += [ROOT / "tests" / "training" / "train_sharded.py", *options]
-    launch += ["--per_device_train_batch_size", 1, "--ddp_backend", "gloo"]
-    launch += ["--accelerator_config", json.dumps(config)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += [ROOT / "tests" / "training" / "train_sharded.py", json.dumps(runs, default=str)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    lines = [line for line in done.stderr.splitlines() if "%|" not in line]  # progress bars would hide the cause
+    assert done.returncode == 0, "\n".join(lines)
+    return done.stdout
 
-    def run_sharded(output):
-        command = [str(part) for part in (*launch, "--output_dir", output)]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=400)
-        lines = [line for line in done.stderr.splitlines() if "%|" not in line]  # progress bars would hide the cause
-        assert done.returncode == 0, "\n".join(lines)
-        return done.stdout
 
-    alone, sharded, resumed = (tmp_path / name for name in ("alone", "sharded", "resumed"))
-    train.train(*train.parse([*map(str, options), "--output_dir", str(alone), "--per_device_train_batch_size", "2"]))
-    run_sharded(sharded)
-    (resumed / "checkpoint-4").parent.mkdir()
-    (sharded / "checkpoint-4").rename(resumed / "checkpoint-4")
-    assert "Continuing from" in run_sharded(resumed)
+def read_results(folder):
+    log = json.loads((folder / "checkpoint-8" / "trainer_state.json").read_text())["log_history"]
+    steps = [(entry["loss"], entry["grad_norm"]) for entry in log if "loss" in entry]
+    return steps, json.loads((folder / "all_results.json").read_text())["eval_loss"]
 
-    def read(folder):
-        log = json.loads((folder / "checkpoint-8" / "trainer_state.json").read_text())["log_history"]
-        steps = [(entry["loss"], entry["grad_norm"]) for entry in log if "loss" in entry]
-        return steps, json.loads((folder / "all_results.json").read_text())["eval_loss"]
 
-    expected_steps, expected_loss = read(alone)
-    assert len(expected_steps) == 8
-    for folder in (sharded, resumed):
-        shards = {"fsdp2": "pytorch_model_fsdp_0", "deepspeed_zero3": "global_step8"}[name]
-        assert len(list((folder / "checkpoint-8" / shards).iterdir())) > 1  # it was sharded
-        steps, loss = read(folder)
-        assert steps == [pytest.approx(step, rel=1e-3) for step in expected_steps]
-        assert loss == pytest.approx(expected_loss, rel=1e-4)
-    code = {path.name for path in alone.glob("*.py")}
-    assert "modeling_fila.py" in code and {path.name for path in sharded.glob("*.py")} == code
-    states = [load_file(folder / "model.safetensors") for folder in (alone, sharded, resumed, model_folder)]
-    assert states[0].keys() == states[1].keys() == states[2].keys() == states[3].keys()
-    for key, tensor in states[0].items():
-        torch.testing.assert_close(states[1][key], tensor, rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(states[2][key], states[1][key], rtol=0, atol=0 if name == "fsdp2" else 1e-6)
-    assert any(not torch.equal(tensor, states[3][key]) for key, tensor in states[0].items())
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "stages"), [("fsdp2", (1, 2)), pytest.param("deepspeed_zero3", (2,), marks=needs_deepspeed)]
+)
+def test_sharded_training_is_that_of_one_process(model_folder, tmp_path, name, stages):
+    data = write_rows(tmp_path)
+    options = ["--model_name_or_path", model_folder, "--train_data", data, "--eval_data", data, "--use_cpu"]
+    options += ["--learning_rate", 0.1, "--optim", "sgd", "--lr_scheduler_type", "constant", "--report_to", "none"]
+    options += ["--max_steps", 8, "--save_steps", 4, "--logging_steps", 1, "--gradient_checkpointing", "true"]
+    config = json.dumps({"dispatch_batches": False, "use_configured_state": name == "fsdp2"})
+    shared = ["--per_device_train_batch_size", 1, "--ddp_backend", "gloo", "--accelerator_config", config]
+    runs = []
+    for stage in stages:
+        alone, sharded, resumed = (tmp_path / f"{kind}{stage}" for kind in ("alone", "sharded", "resumed"))
+        staged = [*options, "--stage", stage]
+        whole = [*staged, "--output_dir", alone, "--per_device_train_batch_size", 2]
+        train.train(*train.parse([str(part) for part in whole]))
+        arguments = [str(part) for part in (*staged, *shared)]
+        runs += [(arguments, sharded, None), (arguments, resumed, sharded / "checkpoint-4")]
+    assert launch(name, runs).count("Continuing from") == len(stages)
+    for stage in stages:
+        alone, sharded, resumed = (tmp_path / f"{kind}{stage}" for kind in ("alone", "sharded", "resumed"))
+        expected_steps, expected_loss = read_results(alone)
+        assert len(expected_steps) == 8
+        for folder in (sharded, resumed):
+            shards = {"fsdp2": "pytorch_model_fsdp_0", "deepspeed_zero3": "global_step8"}[name]
+            assert len(list((folder / "checkpoint-8" / shards).iterdir())) > 1  # it was sharded
+            steps, loss = read_results(folder)
+            assert steps == [pytest.approx(step, rel=1e-3) for step in expected_steps]
+            assert loss == pytest.approx(expected_loss, rel=1e-4)
+        code = {path.name for path in alone.glob("*.py")}
+        assert "modeling_fila.py" in code and {path.name for path in sharded.glob("*.py")} == code
+        states = [load_file(folder / "model.safetensors") for folder in (alone, sharded, resumed, model_folder)]
+        assert states[0].keys() == states[1].keys() == states[2].keys() == states[3].keys()
+        for key, tensor in states[0].items():
+            torch.testing.assert_close(states[1][key], tensor, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(states[2][key], states[1][key], rtol=0, atol=0 if name == "fsdp2" else 1e-6)
+        assert any(not torch.equal(tensor, states[3][key]) for key, tensor in states[0].items())

@@ -4,8 +4,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,9 +19,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from fila import train
 from fila.common.arguments import UserError
 from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, VIT_PREFIX
+from fila.conversion.assemble import convert
+from fila.convert_weights import parse_options
 from fila.training import finetuning
 from fila.training.callbacks import FilaTrainer
-from helpers import ROOT, SMOLLM2_GGUF, chat, chat_inputs, random_image, tiny_model
+from helpers import SMOLLM2_GGUF, chat, chat_inputs, random_image, tiny_model
 
 
 def test_parts_have_their_learning_rates(tmp_path, processor):
@@ -64,24 +64,26 @@ def answer_documents(folder, documents, count):
     return sum(answer == KINDS[number % len(KINDS)] for number, answer in enumerate(answers)) / count
 
 
+def read_losses(folder, key):
+    log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry[key] for entry in log if key in entry]
+
+
 @pytest.mark.slow
 def test_both_stages_from_the_recipes_learn_to_tell_documents_apart(model_folder, tmp_path):
     data = write_documents(tmp_path / "train", 256)
-    held_out = write_documents(tmp_path / "test", 64, first_seed=10_000)
+    held_out = write_documents(tmp_path / "test", 32, first_seed=10_000)
     stage1, stage2 = tmp_path / "stage1", tmp_path / "stage2"
     evaluation = ("--eval_data", held_out, "--eval_strategy", "steps", "--eval_steps", 1000, "--eval_on_start", "true")
-    run(model_folder, data, stage1, *evaluation, recipe="tiny-stage1.yaml")
-    metrics = run(stage1, data, stage2, *evaluation, recipe="tiny-stage2.yaml")
-
-    def losses(folder):
-        state = json.loads((max(folder.glob("checkpoint-*")) / "trainer_state.json").read_text())
-        return [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
-
-    at_start, after_stage1 = losses(stage1)[0], losses(stage2)[0]
+    run(model_folder, data, stage1, *evaluation, "--max_steps", 20, recipe="tiny-stage1.yaml")
+    metrics = run(stage1, data, stage2, *evaluation, "--max_steps", 150, recipe="tiny-stage2.yaml")
+    at_start, after_stage1 = (read_losses(folder, "eval_loss")[0] for folder in (stage1, stage2))
     after_stage2 = metrics["eval_loss"]
+    print(at_start, after_stage1, after_stage2)
     assert after_stage1 < at_start - 0.03  # the decoder is random and frozen: there is little that stage 1 can do
     assert after_stage2 < after_stage1 / 10
-    untrained, trained = (answer_documents(folder, held_out, 64) for folder in (model_folder, stage2))
+    untrained, trained = (answer_documents(folder, held_out, 32) for folder in (model_folder, stage2))
+    print(untrained, trained)
     assert untrained == 0
     assert trained >= 0.35  # 0.5 where it was written; chance is 0.25, and processors differ in the last bits
 
@@ -94,22 +96,22 @@ def test_both_stages_from_the_recipes_learn_to_tell_documents_apart(model_folder
     assert "| `stage` | 2 |" in card
     assert f"| `eval_loss` | {after_stage2} |" in card
     assert len(list(stage2.glob("checkpoint-*"))) == 1  # save_total_limit
-    logged = json.loads((stage2 / "checkpoint-300" / "trainer_state.json").read_text())["log_history"][5]
-    assert logged["train_tokens_per_second"] > 0
+    assert read_losses(stage2, "train_tokens_per_second")[5] > 0
 
 
 @pytest.mark.slow
 def test_stage_1_on_smollm2_lowers_the_loss_and_leaves_the_frozen_parts_alone(documents, tmp_path):
-    assemble = [sys.executable, ROOT / "convert_weights.py", "--vision", "none:tiny", "--convnext", "none:tiny"]
-    start = tmp_path / "start"
-    subprocess.run([*assemble, "--text", SMOLLM2_GGUF, "--output", start, "--no-verify"], check=True)
-    arguments = ["--max_steps", 20, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4, "--logging_steps", 1]
-    run(start, documents, tmp_path / "end", "--stage", 1, "--max_length", 128, *arguments)
-    state = json.loads((tmp_path / "end" / "checkpoint-20" / "trainer_state.json").read_text())
-    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
-    assert len(losses) == 20
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("start", "end"))
+    start, end = tmp_path / "start", tmp_path / "end"
+    sources = ["--vision", "none:tiny", "--convnext", "none:tiny", "--text", str(SMOLLM2_GGUF)]
+    convert(parse_options([*sources, "--output", str(start), "--no-verify"]))
+    arguments = ["--max_steps", 8, "--learning_rate", 1e-2, "--per_device_train_batch_size", 2, "--logging_steps", 1]
+    arguments += ["--lr_scheduler_type", "constant", "--save_strategy", "no", "--max_length", 128]
+    run(start, documents, end, "--stage", 1, *arguments)
+    losses = read_losses(end, "loss")
+    print(losses)
+    assert len(losses) == 8
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, end))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
