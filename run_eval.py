@@ -17,20 +17,23 @@ the order of the data) and `mistakes.png` (unless there are none). With a column
 (x, y) of the answer in pixels of the image, the mistakes are shown with a close-up of that place.
 """
 
-import os
+import platform
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+import torch
 from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
+from fila.common.files import new_folder
 from fila.common.layout import DTYPES
 from fila.evaluation.answer import load_model
 from fila.evaluation.metrics import make_groups, score, summarize_scores
 from fila.evaluation.questions import answer_questions, read_question
-from fila.evaluation.report import describe_environment, write_report
+from fila.evaluation.report import draw_mistakes, write_results
 from fila.training.data import load_data_source
 
 SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "num_workers": 0, "num_mistakes": 0}
@@ -73,50 +76,52 @@ class EvaluationArguments:
             raise UserError(f"--dtype {self.dtype} is not one of auto, {', '.join(DTYPES)}.")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir} exists already. Choose another one, or remove it.")
-        parent = next(folder for folder in Path(self.output_dir).absolute().parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(f"--output_dir {self.output_dir} cannot be made in {parent}. Choose another one.")
 
 
 def load_data(options):
-    """Opens the dataset, with the rows that are asked. Raises a `UserError` if it cannot be opened or is empty."""
+    """[`~fila.training.data.DataSource`]: the rows that are asked. Raises a `UserError` if they cannot be opened."""
     entry = {"name": options.name, "split": options.split, "image_folder": options.image_folder}
     source = load_data_source(0, {"path": options.data, **entry})
     source.dataset = source.dataset.take(min(options.limit or len(source.dataset), len(source.dataset)))
-    if len(source.dataset) == 0:
-        raise UserError(f"--data {source.name} has no rows: there is nothing to ask.")
     return source
 
 
+def describe_environment(model):
+    """`dict`: versions of libraries, and what the model ran on."""
+    is_cuda = model.device.type == "cuda"
+    processor = torch.cuda.get_device_name(model.device) if is_cuda else platform.processor() or platform.machine()
+    libraries = {name: version(name) for name in ("transformers", "torch", "datasets", "anls_star", "scipy")}
+    place = {"device": model.device.type, "processor": processor, "dtype": str(model.dtype).removeprefix("torch.")}
+    return {**libraries, **place, "model_type": model.config.model_type}
+
+
 def evaluate(options):
-    """Does what the options say.
-
-    Args:
-        options ([`EvaluationArguments`]): the options.
-
-    Returns:
-        `dict`: the content of results.json: `settings`, `environment`, `overall` and `groups` (of each grouping, each from
-        [`~fila.evaluation.metrics.summarize_scores`]), `seconds` from the first batch to the last and `seconds_per_image`,
-        reading included; `None` without images.
-
-    Raises:
-        UserError: anything that a user can fix. No output is left then.
-    """
+    """Does what [`EvaluationArguments`] say, and returns the `dict` of results.json. Raises a `UserError` for anything that a
+    user can fix. No output is left then."""
     options.check()
     source = load_data(options)
-    table, groups = make_groups(source.dataset, options.group_by)
-    questions = [read_question(source, row) for row in range(len(source.dataset))]
-    model, processor = load_model(
-        options.model_name_or_path, options.dtype, options.device, options.attn_implementation
-    )
-    start = time.perf_counter()
-    predictions = answer_questions(
-        model, processor, source, questions, options.batch_size, options.max_new_tokens, options.num_workers
-    )
-    seconds = time.perf_counter() - start
+    try:
+        with new_folder(options.output_dir) as folder:
+            results, answers = ask(source, options)
+            write_results(results, answers, folder)
+            mistakes = sorted((answer for answer in answers if not answer["em"]), key=lambda answer: answer["anls"])
+            if mistakes[: options.num_mistakes]:
+                draw_mistakes(mistakes[: options.num_mistakes], source, folder / "mistakes.png")
+    except OSError as error:
+        raise UserError(f"--output_dir {options.output_dir} cannot be written: {error}") from error
+    return results
 
-    # A missing number is null in JSON.
-    values = table.astype(object).where(table.notna(), None).to_dict("records")
+
+def ask(source, options):
+    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl. `seconds` are those from the
+    first batch to the last, reading included."""
+    questions = [read_question(source, row) for row in range(len(source.dataset))]
+    groups, values = make_groups([question["columns"] for question in questions], source, options.group_by)
+    load_options = (options.dtype, options.device, options.attn_implementation)
+    model, processor = load_model(options.model_name_or_path, *load_options)
+    start = time.perf_counter()
+    predictions = answer_questions(model, processor, source, questions, options)
+    seconds = time.perf_counter() - start
     answers = [
         {key: question[key] for key in ("row", "question", "references")}
         | {"prediction": text, **score(text, question["references"]), "groups": row_values}
@@ -129,15 +134,13 @@ def evaluate(options):
         "environment": describe_environment(model),
         "overall": summarize_scores(scores),
         "groups": {
-            grouping: {name: summarize_scores(part) for name, part in scores.groupby(names, observed=True, sort=True)}
-            for grouping, names in groups.items()
+            grouping: {", ".join(key): summarize_scores(part) for key, part in scores.groupby(bins, observed=True)}
+            for grouping, bins in groups.items()
         },
         "seconds": seconds,
         "seconds_per_image": seconds / num_images if num_images else None,
     }
-    mistakes = sorted((answer for answer in answers if not answer["em"]), key=lambda answer: answer["anls"])
-    write_report(options.output_dir, results, answers, mistakes[: options.num_mistakes], source)
-    return results
+    return results, answers
 
 
 def main(arguments=None):

@@ -3,8 +3,6 @@
 """Trains a FILA in the two stages of the paper, with the Trainer of transformers.
 
 python train.py recipes/stage1.yaml --model_name_or_path fila-llama3-8b --train_data pretrain.json --output_dir stage1
-python train.py recipes/stage2.yaml --model_name_or_path stage1 --train_data instruct.json --output_dir stage2
-python train.py recipes/stage2.yaml --model_name_or_path stage1 --train_data instruct.json --preview 4
 accelerate launch --config_file recipes/accelerate/fsdp2.yaml train.py recipes/stage2.yaml ...
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides. All options of
@@ -22,14 +20,8 @@ from fila.training.finetuning import FilaTrainingArguments, ModelArguments, trai
 
 
 def parse(arguments=None):
-    """Reads the command line and the recipe.
-
-    Returns:
-        `tuple[ModelArguments, DataArguments, FilaTrainingArguments]`
-
-    Raises:
-        UserError: an unreadable recipe, an unknown option in it, or a value that is not allowed.
-    """
+    """`tuple[ModelArguments, DataArguments, FilaTrainingArguments]`: from the command line and its recipe. Raises a
+    `UserError` for values that are not allowed."""
     classes = (ModelArguments, DataArguments, FilaTrainingArguments)
     model, data, training = parse_arguments(classes, __doc__, arguments)
     if model.model_name_or_path is None:

@@ -10,21 +10,10 @@ from fila.common.devices import resolve_dtype
 
 
 def load_model(model_name_or_path, dtype="auto", device=None, attn_implementation=None):
-    """Loads a model and its processor. Code that comes with them is run.
-
-    Args:
-        model_name_or_path (`str` or `Path`): a folder or Hub id of a FILA, or of another model that
-            `AutoModelForImageTextToText` loads and whose processor has a chat template.
-        dtype (`str`, *optional*, defaults to `"auto"`): dtype of the weights; see [`~fila.common.devices.resolve_dtype`].
-        device (`str` or `torch.device`, *optional*): the accelerator if there is one, else the CPU.
-        attn_implementation (`str`, *optional*): such as `"sdpa"` or `"flash_attention_2"`.
-
-    Returns:
-        `tuple[PreTrainedModel, ProcessorMixin]`: the model in eval mode, on its device, set to greedy decoding.
-
-    Raises:
-        UserError: it is not a vision-language model, or the device cannot be used or cannot hold it.
-    """
+    """`tuple[PreTrainedModel, ProcessorMixin]`: a FILA, or another model that `AutoModelForImageTextToText` loads and whose
+    processor has a chat template, in eval mode and set to greedy decoding. Code that comes with them is run. The device is an
+    accelerator if there is one; [`~fila.common.devices.resolve_dtype`] says what `dtype="auto"` means. Raises a `UserError`
+    if it is not a vision-language model, or the device cannot be used or cannot hold it."""
     try:
         device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
         processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=True)
@@ -45,14 +34,9 @@ def load_model(model_name_or_path, dtype="auto", device=None, attn_implementatio
 
 def prepare_inputs(processor, conversations):
     """`BatchFeature`: model inputs of conversations that wait for an answer, padded on the left."""
-    return processor.apply_chat_template(
-        conversations,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"padding": True, "padding_side": "left"},
-    )
+    padding = {"padding": True, "padding_side": "left"}
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    return processor.apply_chat_template(conversations, processor_kwargs=padding, **options)
 
 
 def generate_answers(model, processor, inputs, **generate_kwargs):

@@ -23,15 +23,8 @@ MAX_NEW_TOKENS = 1024  # where a task says nothing
 
 
 class Fila(lmms):
-    """Answers the requests of lmms-eval.
-
-    Args:
-        pretrained (`str`), dtype (`str`, *optional*), attn_implementation (`str`, *optional*): as for
-            [`~fila.evaluation.answer.load_model`], which also says what is raised.
-        batch_size (`int`, *optional*, defaults to 1): requests that are answered together, on each process.
-        device (`str`, *optional*): the one that accelerate gives the process if not given.
-        max_batch_size (`int`, *optional*): lmms-eval passes it; not used.
-    """
+    """Answers the requests of lmms-eval, `batch_size` of them together on each process. The device is the one that accelerate
+    gives the process if none is given; [`~fila.evaluation.answer.load_model`] explains the other arguments."""
 
     is_simple = False  # takes conversations
 
@@ -46,9 +39,8 @@ class Fila(lmms):
     def generate_until(self, requests):
         """`list[str]`: answers in the order of the requests, cut before the first of the task's stop texts."""
         # The arguments of a request: text, function from a row to messages, settings, row, task, split.
-        collator = Collator(
-            [request.args for request in requests], lambda args: -len(args[0]), lambda args: args[2], True
-        )
+        arguments = [request.args for request in requests]
+        collator = Collator(arguments, lambda args: -len(args[0]), lambda args: args[2], True)
         answers = []
         with tqdm(total=len(requests), disable=self.rank != 0) as progress:
             for batch in collator.get_batched(n=self.batch_size):
@@ -57,10 +49,14 @@ class Fila(lmms):
                     for _, to_messages, _, row, task, split in batch
                 ]
                 settings = batch[0][2]
+                options = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1}
+                options |= {name: settings[name] for name in options if name in settings}
+                if settings.get("temperature"):  # else greedy
+                    options |= {"temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}
+                    options["do_sample"] = True
                 inputs = prepare_inputs(self.processor, conversations)
-                texts = generate_answers(self.model, self.processor, inputs, **_to_generate_kwargs(settings))
                 stops = settings.get("until") or []
-                for arguments, text in zip(batch, texts):
+                for arguments, text in zip(batch, generate_answers(self.model, self.processor, inputs, **options)):
                     for stop in [stops] if isinstance(stops, str) else stops:
                         text = text.split(stop)[0].strip() if stop else text
                     answers.append(text)
@@ -73,13 +69,3 @@ class Fila(lmms):
 
     def generate_until_multi_round(self, requests):
         raise NotImplementedError("FILA answers single questions; tasks of several rounds are not supported.")
-
-
-def _to_generate_kwargs(settings):
-    """Settings of a task as arguments of `generate`: greedy unless there is a temperature."""
-    kwargs = {
-        name: settings.get(name, default) for name, default in (("max_new_tokens", MAX_NEW_TOKENS), ("num_beams", 1))
-    }
-    if settings.get("temperature"):
-        kwargs |= {"do_sample": True, "temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}
-    return kwargs

@@ -15,28 +15,18 @@ from fila.training.rows import decode_image, get_image_size, read_row
 
 
 def read_question(source, row, decode=False):
-    """Reads the first question of a row.
-
-    Args:
-        source ([`~fila.training.data.DataSource`]): the data.
-        row (`int`): its number.
-        decode (`bool`, *optional*): read the images whole, not their headers alone.
-
-    Returns:
-        `dict`: `row`, `messages` before the first answer, with the images in their items if they were decoded;
-        `question`, the text of the last message; `references`, a list of texts; and `image_sizes`, as (height, width).
-
-    Raises:
-        UserError: the row is invalid, has no answer, or an image cannot be read; names file and row.
-    """
+    """`dict`: the first question of row number `row` of a [`~fila.training.data.DataSource`]: `messages` before the first
+    answer, with the images in their items if `decode` is set; `question`, the text of the last message; `references`, a list
+    of texts; `image_sizes`, as (height, width); `row`; and `columns`, those of plain values. Raises a `UserError` that names
+    file and row if the row is invalid, has no answer, or an image cannot be read."""
     try:
-        content = source.dataset[row]
+        content = source.read(row)
         example = read_row(content, source.image_folder)
         turn = [message["role"] for message in example["messages"]].index("assistant")
-        messages = example["messages"][:turn]
-        references = content.get("answers") or [_get_text(example["messages"][turn])]
+        messages, references = example["messages"][:turn], content.get("answers")
         if isinstance(references, list):  # of years, perhaps
             references = [str(text) if type(text) in (int, float) else text for text in references]
+        references = references or [_get_text(example["messages"][turn])]
         if not isinstance(references, list) or not all(isinstance(text, str) and text.strip() for text in references):
             raise ValueError(f"has the 'answers' {shorten(references)}; allowed is a list of texts that are not empty")
         items = [item for message in messages for item in message["content"] if item["type"] == "image"]
@@ -47,17 +37,18 @@ def read_question(source, row, decode=False):
                 item["image"] = decode_image(image)
     except ValueError as error:
         raise UserError(f"--data {source.describe(row)} {error}. Fix or remove this row.") from error
-    question = {"row": row, "question": _get_text(messages[-1]), "references": references}
-    return question | {"messages": messages, "image_sizes": sizes}
+    columns = {name: value for name, value in content.items() if isinstance(value, str | int | float | None)}
+    question = {"row": row, "question": _get_text(messages[-1]), "references": references, "image_sizes": sizes}
+    return question | {"columns": columns, "messages": messages}
 
 
 def _get_text(message):
     return "".join(item["text"] for item in message["content"] if item["type"] == "text").strip()
 
 
-def collate_questions(rows, source, processor):
-    """`tuple`: the numbers of rows, and the model's inputs for their questions; or the `UserError` about them, which would
-    have a traceback for a message if a worker raised it."""
+def _collate_questions(rows, source, processor):
+    """The numbers of rows, and the model's inputs for their questions; or the `UserError` about them, which would have a
+    traceback for a message if a worker raised it."""
     try:
         return rows, prepare_inputs(processor, [read_question(source, row, decode=True)["messages"] for row in rows])
     except UserError as error:
@@ -67,36 +58,22 @@ def collate_questions(rows, source, processor):
         return rows, UserError(f"--data The model's processor refuses a question of {names}: {error}")
 
 
-def answer_questions(model, processor, source, questions, batch_size=8, max_new_tokens=32, num_workers=0):
-    """Asks questions, those of like size together and the largest first, so that memory runs out early or not at all.
-
-    Args:
-        model, processor: from [`~fila.evaluation.answer.load_model`].
-        source ([`~fila.training.data.DataSource`]): the data.
-        questions (`list[dict]`): those of all its rows, from [`read_question`].
-        batch_size, max_new_tokens, num_workers (`int`, *optional*): as the options of run_eval.py.
-
-    Returns:
-        `list[str]`: the answers in the order of the questions.
-
-    Raises:
-        UserError: an image is broken, or the processor refuses a question.
-    """
-    count_tokens = getattr(
-        processor.image_processor, "get_number_of_image_tokens", lambda height, width: height * width
-    )
+def answer_questions(model, processor, source, questions, options):
+    """`list[str]`: the answers to `questions`, which are those of all rows of `source`, in their order. Those of like size are
+    asked together and the largest first, so that memory runs out early or not at all. Raises a `UserError` if an image is
+    broken, or if the processor refuses a question."""
+    image_processor = processor.image_processor
+    count_tokens = getattr(image_processor, "get_number_of_image_tokens", lambda height, width: height * width)
 
     def get_lengths(row):
         sizes = questions[row]["image_sizes"]
         return sum(count_tokens(*size) for size in sizes), len(questions[row]["question"])
 
-    order = sorted(range(len(questions)), key=get_lengths, reverse=True)
-    collate = partial(collate_questions, source=source, processor=processor)
-    answers = {}
-    for rows, inputs in tqdm(
-        DataLoader(order, batch_size, collate_fn=collate, num_workers=num_workers), unit=" batches"
-    ):
+    order, answers = sorted(range(len(questions)), key=get_lengths, reverse=True), {}
+    collate = partial(_collate_questions, source=source, processor=processor)
+    batches = DataLoader(order, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
+    for rows, inputs in tqdm(batches, unit=" batches"):
         if isinstance(inputs, UserError):
             raise inputs
-        answers |= zip(rows, generate_answers(model, processor, inputs, max_new_tokens=max_new_tokens))
+        answers |= zip(rows, generate_answers(model, processor, inputs, max_new_tokens=options.max_new_tokens))
     return [answers[row] for row in range(len(questions))]

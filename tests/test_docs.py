@@ -29,11 +29,13 @@ SNIPPETS = [
     for index, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
 ]
 MAX_WORDS = 700
+# In a folder where no code of FILA lies.
 LOAD = """
-import sys
-from transformers import AutoModel, AutoProcessor
+import glob, os
+(saved,) = map(os.path.abspath, glob.glob("fila-finetuned/checkpoint-*"))
+os.chdir("..")
 for kind in (AutoModel, AutoProcessor):
-    kind.from_pretrained(sys.argv[1], trust_remote_code=True)
+    kind.from_pretrained(saved, trust_remote_code=True)
 """
 
 
@@ -49,10 +51,7 @@ def test_snippet_runs_as_written(snippet, tmp_path):
     folder = tmp_path / "clone"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "demo_output"))
     assert len(snippet.splitlines()) <= 25
-    run("-c", snippet, folder=folder)
-    if "Trainer" in snippet:
-        (saved,) = (folder / "fila-finetuned").glob("checkpoint-*")
-        run("-c", LOAD, str(saved), folder=tmp_path)
+    run("-c", snippet + LOAD if "Trainer" in snippet else snippet, folder=folder)
 
 
 def find_commands(text):

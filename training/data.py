@@ -4,107 +4,89 @@
 
 import inspect
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import jinja2
+import multiprocess
 import numpy as np
 import torch
-from datasets import Dataset, Image, List, concatenate_datasets, interleave_datasets, load_dataset
+from datasets import (
+    Dataset,
+    Features,
+    Image,
+    IterableDataset,
+    List,
+    Value,
+    concatenate_datasets,
+    interleave_datasets,
+    load_dataset,
+    load_from_disk,
+)
 from datasets import config as datasets_config
-from datasets import load_from_disk as load_saved_dataset
 from datasets.fingerprint import Hasher
-from datasets.utils import tqdm
 from filelock import FileLock
+from transformers.hf_argparser import HfArg
 
 from fila import FilaDataCollator
 from fila.common.arguments import UserError
-from fila.common.files import new_files
 from fila.processing_fila import SequenceTooLongError
-from fila.training.json_files import JSON_KIND, convert_json, decode_json
 from fila.training.rows import decode_image, get_image_size, read_row
 
-VALIDATED_ROWS = 64  # whose images are decoded before the rest is looked at
+DECODED_ROWS = 64  # whose images are read whole; of the others, the headers are
+SHUFFLED_ROWS = 1000  # of a stream, at a time
 DATA_KEYS = ("path", "name", "split", "image_folder", "weight")
-TOO_LONG, BAD, UNCHECKED = 0, -1, -2  # lengths of rows that have none
+JSON_COLUMN = "_json"  # of a dataset from a JSON file: the whole row
+TOO_LONG, BAD = 0, -1  # lengths of rows that have none
 
 
 @dataclass
 class DataArguments:
     """What it is trained on."""
 
-    train_data: list[str] = field(default_factory=list, metadata={"help": "Files, folders or Hub datasets."})
-    eval_data: list[str] = field(default_factory=list, metadata={"help": "The same, for evaluation."})
-    max_length: int = field(default=4096, metadata={"help": "Longest sequence, image tokens included; text is cut."})
-    streaming: bool = field(default=False, metadata={"help": "Read the training data as it comes; needs --max_steps."})
-    shuffle_buffer_size: int = field(default=1000, metadata={"help": "Samples that are shuffled when streaming."})
-    skip_bad_samples: bool = field(default=False, metadata={"help": "Leave out rows that are wrong, and list them."})
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that check the data."})
-    overwrite_cache: bool = field(default=False, metadata={"help": "Check the data again, even if it was before."})
-    preview: int = field(default=0, metadata={"help": "Print so many samples, save their tiles, and stop."})
+    train_data: list[str] = HfArg(default_factory=list, help="Files, folders or Hub datasets.")
+    eval_data: list[str] = HfArg(default_factory=list, help="The same, for evaluation.")
+    max_length: int = HfArg(default=4096, help="Longest sequence, image tokens included; text is cut.")
+    streaming: bool = HfArg(default=False, help="Read the training data as it comes; needs --max_steps.")
+    skip_bad_samples: bool = HfArg(default=False, help="Leave out rows that are wrong, and list them.")
+    dataset_num_proc: int | None = HfArg(default=None, help="Processes that check the data.")
+    overwrite_cache: bool = HfArg(default=False, help="Check the data again, even if it was before.")
+    preview: int = HfArg(default=0, help="Print so many samples, save their tiles, and stop.")
 
 
 @dataclass
 class DataSource:
-    """One dataset of a mixture.
+    """One dataset of a mixture."""
 
-    Args:
-        number (`int`): its place among all datasets of the run.
-        name (`str`): as the user gave it.
-        dataset (`Dataset` or `IterableDataset`): rows as they are stored; images are not decoded.
-        image_folder (`str`): what relative paths of images start from.
-        weight (`float`, *optional*): how often it is drawn from, relative to the others.
-    """
+    number: int  # its place among all datasets of the run
+    name: str  # as the user gave it
+    dataset: Dataset | IterableDataset | None  # rows as they are stored; images are not decoded
+    image_folder: str = ""  # what relative paths of images start from
+    weight: float | None = None  # how often it is drawn from, relative to the others
 
-    number: int
-    name: str
-    dataset: object
-    image_folder: str = ""
-    weight: float | None = None
+    def read(self, row):
+        """A row by its number, for [`read_row`]."""
+        return _decode_json(self.dataset[row])
 
     def describe(self, row):
         return f"{self.name}, row {row}"
 
 
 def load_data_source(number, entry, streaming=False):
-    """Opens a dataset.
-
-    Args:
-        number (`int`): its place among all datasets of the run.
-        entry (`str` or `dict`): a path or Hub id, or a mapping with the keys `DATA_KEYS`.
-        streaming (`bool`, *optional*): read it as it comes.
-
-    Returns:
-        [`DataSource`]
-
-    Raises:
-        UserError: it cannot be opened.
-    """
+    """[`DataSource`]: the dataset of `entry`, which is a path, a Hub id, or a mapping with the keys `DATA_KEYS`. With
+    `streaming` it is read as it comes. Raises a `UserError` if it cannot be opened or has no rows."""
     entry = {"path": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, dict) or "path" not in entry or set(entry) - set(DATA_KEYS):
         raise UserError(f"{entry!r} is no dataset: give a path, or a mapping with the keys {', '.join(DATA_KEYS)}.")
-    path, split = Path(entry["path"]).expanduser(), entry.get("split", "train")
-    decode = None
+    path = Path(entry["path"]).expanduser()
     try:
-        if path.suffix in (".json", ".jsonl") and path.is_file():
-            dataset, decode = _load_json(path)
-        elif path.is_file():
-            dataset = load_dataset(path.suffix[1:], data_files=str(path), split="train")
-        elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
-            dataset = load_saved_dataset(str(path))
-            dataset = dataset[split] if isinstance(dataset, dict) else dataset
-        else:
-            # datasets would take another folder of the same name, or what this one once held, for a folder whose
-            # README.md names its files.
-            files = sorted(path.resolve().rglob("*")) if path.is_dir() and not streaming else []
-            cache = str(_cache_path("folder", _file_states(files))) if files else None
-            dataset = load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming, cache_dir=cache)
+        dataset = _open_dataset(path, entry, streaming)
+        if isinstance(dataset, Dataset) and not len(dataset):
+            raise ValueError("it has no rows")
     except Exception as error:  # each loader of datasets has exceptions of its own, and hides the parser's behind them
         cause = error
         while cause.__cause__ is not None:
@@ -116,13 +98,30 @@ def load_data_source(number, entry, streaming=False):
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
             dataset = dataset.cast_column(column, List(Image(decode=False)))
     if streaming and isinstance(dataset, Dataset):
-        num_shards = max(1, min(dataset.num_rows // 1000, 64))
-        dataset = dataset.add_column("_row", np.arange(len(dataset))).to_iterable_dataset(num_shards=num_shards)
-        dataset = dataset.map(decode, batched=True) if decode else dataset
-    elif decode:
-        dataset = dataset.with_transform(decode)
+        dataset = dataset.add_column("_row", np.arange(len(dataset)))
+        dataset = dataset.to_iterable_dataset(num_shards=max(1, min(len(dataset) // 1000, 64)))
+    elif streaming:  # of the Hub: a number within a shard
+        dataset = dataset.map(lambda row, index: {"_row": index}, with_indices=True)
     image_folder = entry.get("image_folder") or str(path.parent if path.is_file() else path)
     return DataSource(number, str(entry["path"]), dataset, image_folder, entry.get("weight"))
+
+
+def _open_dataset(path, entry, streaming):
+    split = entry.get("split", "train")
+    if path.suffix in (".json", ".jsonl") and path.is_file():
+        # The loader of datasets refuses columns of several types, or puts quotes around their texts.
+        kwargs = {"path": path, "state": _file_states([path.resolve()])}
+        return Dataset.from_generator(_read_json, Features({JSON_COLUMN: Value("large_string")}), gen_kwargs=kwargs)
+    if path.is_file():
+        return load_dataset(path.suffix[1:], data_files=str(path), split="train")
+    if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        dataset = load_from_disk(str(path))
+        return dataset[split] if isinstance(dataset, dict) else dataset
+    # datasets would take another folder of the same name, or what this one once held, for a folder whose README.md names
+    # its files.
+    files = sorted(path.resolve().rglob("*")) if path.is_dir() and not streaming else []
+    cache = str(_cache_path(_file_states(files))) if files else None
+    return load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming, cache_dir=cache)
 
 
 def _file_states(files):
@@ -130,45 +129,45 @@ def _file_states(files):
     return [(file, state.st_size, state.st_mtime_ns) for file, state in states]
 
 
-def _cache_path(kind, state):
-    return Path(datasets_config.HF_DATASETS_CACHE, "fila", f"{kind}-{Hasher.hash(state)}")
+def _cache_path(state):
+    return Path(datasets_config.HF_DATASETS_CACHE, "fila", Hasher.hash(state))
 
 
-def _lock(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock")
+def _read_json(path, state):
+    """Yields the rows of a JSON array or of JSON Lines, each as JSON. `state` is for the cache alone."""
+    with open(path, encoding="utf-8-sig") as file:
+        is_array = file.read(4096).lstrip().startswith("[")
+        file.seek(0)
+        is_empty = True
+        for row in json.load(file) if is_array else _read_json_lines(file):
+            is_empty = False
+            yield {JSON_COLUMN: json.dumps(row)}
+    if is_empty:
+        raise ValueError("it has no rows")
 
 
-def _load_json(path):
-    """A JSON file as a dataset, and the function that decodes its batches."""
-    folder = _cache_path("json", _file_states([path.resolve()]))
-    with _lock(folder):
-        if not folder.exists():
-            convert_json(path, folder)
-    dataset = load_saved_dataset(str(folder))
-    columns = [column for column, feature in dataset.features.items() if feature.dtype == JSON_KIND]
-    return dataset, partial(decode_json, columns=columns)
+def _read_json_lines(file):
+    for number, line in enumerate(file, 1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except json.JSONDecodeError as error:
+            reason = f"line {number}, column {error.colno}: {error.msg}"
+            raise ValueError(f"it is neither a JSON array nor JSON Lines ({reason})") from None
+
+
+def _decode_json(row):
+    return json.loads(row[JSON_COLUMN]) if JSON_COLUMN in row else row
 
 
 def check_row(row, collator, image_folder="", decode=False):
-    """Says whether a row can be trained on.
-
-    Args:
-        row (`dict`): as it is stored.
-        collator ([`FilaDataCollator`]): knows the processor and the longest sequence.
-        image_folder (`str`, *optional*): what relative paths start from.
-        decode (`bool`, *optional*): read the images whole, not their headers alone.
-
-    Returns:
-        `dict`: `length` in tokens, `TOO_LONG` or `BAD`, and `problem`, a phrase that follows the name of the row.
-    """
+    """`dict`: the `length` of a row in tokens, or `TOO_LONG` or `BAD`, and its `problem`, a phrase that follows the name of
+    the row. With `decode`, images are read whole."""
     try:
         example = read_row(row, image_folder)
-        if decode:
-            image_sizes = [decode_image(image).size[::-1] for image in example["images"]]
-        else:
-            image_sizes = [get_image_size(image) for image in example["images"]]
-        return {"length": len(collator.encode(example["messages"], image_sizes)["input_ids"]), "problem": ""}
+        get_size = (lambda image: decode_image(image).size[::-1]) if decode else get_image_size
+        encoded = collator.encode(example["messages"], [get_size(image) for image in example["images"]])
+        return {"length": len(encoded["input_ids"]), "problem": ""}
     except SequenceTooLongError as error:
         return {"length": TOO_LONG, "problem": str(error)}
     except ValueError as error:
@@ -186,33 +185,15 @@ def _raise_on_bad_rows(source, problems):
         raise UserError(f"The data cannot be trained on:\n{''.join(shown)}{advice}")
 
 
-def _report_bad_rows(output_dir, source, problems):
-    if problems:
-        os.makedirs(output_dir, exist_ok=True)
-        lines = [{"data": source.name, "row": row, "problem": problem} for row, problem in problems.items()]
-        with open(Path(output_dir) / "bad_samples.jsonl", "a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def _start_checking(source, kwargs):
-    global _checked_source, _check_options
-    _checked_source, _check_options = source, kwargs
-
-
-def _check_in_process(rows):
-    return [check_row(_checked_source.dataset[row], **_check_options) for row in rows]
-
-
-def _check_rows(source, rows, num_proc, **kwargs):
-    """Yields what [`check_row`] says of each row, from several processes if `num_proc` is above 1."""
-    if not num_proc or num_proc == 1 or len(rows) <= VALIDATED_ROWS:
-        yield from (check_row(source.dataset[row], **kwargs) for row in rows)
-        return
-    # Forked processes inherit the processor. Its classes come from remote code, which cannot be pickled.
-    context = multiprocessing.get_context("fork")
-    parts = [rows[start : start + 256] for start in range(0, len(rows), 256)]
-    with ProcessPoolExecutor(num_proc, context, _start_checking, (source, kwargs)) as pool:
-        yield from chain.from_iterable(pool.map(_check_in_process, parts))
+def _list_bad_rows(output_dir, source, problems):
+    """Adds `problems` to bad_samples.jsonl, unless they are there from an earlier epoch or start, or another process."""
+    os.makedirs(output_dir, exist_ok=True)
+    path = Path(output_dir, "bad_samples.jsonl")
+    lines = [json.dumps({"data": source.name, "row": row, "problem": text}) + "\n" for row, text in problems.items()]
+    with FileLock(path.with_suffix(".lock")), open(path, "a+") as file:
+        file.seek(0)
+        known = set(file)
+        file.writelines(line for line in lines if line not in known)
 
 
 def _make_fingerprint(collator):
@@ -224,160 +205,126 @@ def _make_fingerprint(collator):
         return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files]])
 
 
-def _get_lengths(source, collator, data_arguments, training_arguments):
-    """The length of every row, from the cache where it is there, and the problems of rows that were found bad just now."""
+_inherited = {}  # what the processes that check rows inherit, since remote code cannot be pickled
+
+
+def _check_inherited(sample):
+    source, row = _inherited["source"], sample["row"]
+    decode = _inherited["skip"] or row < DECODED_ROWS
+    return check_row(source.read(row), _inherited["collator"], source.image_folder, decode)
+
+
+def _check_rows(source, collator, data_arguments, training_arguments):
+    """The length of every row, and the problems of bad ones."""
     skip, is_first = data_arguments.skip_bad_samples, training_arguments.local_process_index == 0
     files = _file_states(file["filename"] for file in source.dataset.cache_files)
-    state = [files, len(source.dataset), os.path.abspath(source.image_folder), skip, _make_fingerprint(collator)]
-    path = _cache_path("index", state).with_suffix(".npy")
-    options, problems = {"collator": collator, "image_folder": source.image_folder}, {}
-    with training_arguments.main_process_first(desc=f"checking {source.name}"), _lock(path):
-        is_cached = path.exists() and not (is_first and data_arguments.overwrite_cache)
-        lengths = np.load(path) if is_cached else np.full(len(source.dataset), UNCHECKED, dtype=np.int32)
-        # Where bad rows are left out, all processes must leave out the same: an image may turn up meanwhile.
-        rows = np.flatnonzero(lengths < 0 if is_first or not skip else lengths == UNCHECKED)
-        for part, decode in ((rows[rows < VALIDATED_ROWS], True), (rows[rows >= VALIDATED_ROWS], skip)):
-            if not len(part):
-                continue
-            checked = _check_rows(source, part.tolist(), data_arguments.dataset_num_proc, decode=decode, **options)
-            for row, found in zip(part.tolist(), tqdm(checked, f"Checking {source.name}", len(part))):
-                lengths[row] = found["length"]
-                if found["length"] == BAD:
-                    problems[row] = found["problem"]
-            with new_files(path.parent) as folder:
-                np.save(folder / path.name, lengths)
-            if not skip:
-                _raise_on_bad_rows(source, problems)
+    rows = Dataset.from_dict({"row": range(len(source.dataset))})
+    cache = _cache_path([files, len(rows), os.path.abspath(source.image_folder), skip, _make_fingerprint(collator)])
+    _inherited.update(source=source, collator=collator, skip=skip)
+    multiprocess.set_start_method("fork", force=True)
+    options = {"num_proc": data_arguments.dataset_num_proc, "desc": f"Checking {source.name}"}
+
+    def check(rows, name, is_cached):
+        options.update(cache_file_name=f"{cache}-{name}.arrow", new_fingerprint=f"{cache.name}-{name}")
+        return rows.map(_check_inherited, load_from_cache_file=is_cached, **options)
+
+    checked = check(rows, "all", not (is_first and data_arguments.overwrite_cache))
+    lengths, problems = np.array(checked["length"]), {}
+    bad = np.flatnonzero(lengths == BAD)
+    if len(bad):  # perhaps no longer; all processes believe the first
+        again = check(rows.select(bad), "bad", not is_first)
+        lengths[bad] = again["length"]
+        problems = {row["row"]: row["problem"] for row in again if row["length"] == BAD}
     return lengths, problems
 
 
 def index_rows(source, collator, data_arguments, training_arguments):
-    """Checks every row of a dataset. The first process of each machine does it, once, and keeps the lengths in the cache
-    of datasets (`HF_DATASETS_CACHE`) for the others and for later runs.
+    """`Dataset`: `source`, `row` and `length` in tokens of the rows that can be trained on. Raises a `UserError` if a row is
+    bad, or none is left.
 
-    The data is checked again when its files, the processor or `max_length` have changed, or with `overwrite_cache`. Rows
-    that were bad are checked again at each start. Images of good rows are not looked at again. Where the first check of
-    several processes takes longer than `ddp_timeout` (half an hour), raise that, or use `dataset_num_proc`.
-
-    Returns:
-        `Dataset`: `source`, `row` and `length` of the rows that can be trained on.
-
-    Raises:
-        UserError: a row is bad, or none is left.
-    """
-    lengths, problems = _get_lengths(source, collator, data_arguments, training_arguments)
-    rows = np.flatnonzero(lengths > 0)
-    num_long, num_bad = int((lengths == TOO_LONG).sum()), int((lengths == BAD).sum())
-    if training_arguments.process_index == 0 and (num_long or num_bad):
-        _report_bad_rows(training_arguments.output_dir, source, problems)
+    The first process of each machine checks every row, once, for the others and for later runs. It does so again when the
+    files of the data, the processor or `max_length` have changed, or with `overwrite_cache`. Rows that were bad are checked
+    again at each start; images of good ones are not looked at again."""
+    with training_arguments.main_process_first(desc=f"checking {source.name}"):
+        lengths, problems = _check_rows(source, collator, data_arguments, training_arguments)
+    if not data_arguments.skip_bad_samples:
+        _raise_on_bad_rows(source, problems)
+    rows, num_long = np.flatnonzero(lengths > 0), int((lengths == TOO_LONG).sum())
+    if training_arguments.process_index == 0 and len(rows) < len(lengths):
+        _list_bad_rows(training_arguments.output_dir, source, problems)
         print(
             f"{source.name}: {len(rows)} samples; {num_long} left out as too long for "
-            f"max_length={data_arguments.max_length}, {num_bad} as bad (bad_samples.jsonl)"
+            f"max_length={data_arguments.max_length}, {len(problems)} as bad (bad_samples.jsonl)"
         )
     if not len(rows):
         raise UserError(f"{source.name} has {len(lengths)} rows, and none of them can be trained on.")
     return Dataset.from_dict({"source": np.full(len(rows), source.number), "row": rows, "length": lengths[rows]})
 
 
-def _check_streamed(row, collator, source, skip, output_dir):
-    number = row["_row"]
+def _check_streamed(row, source, collator, skip, output_dir):
+    number, row = row["_row"], _decode_json(row)
     found = check_row(row, collator, source.image_folder)
     if found["length"] == BAD:
         problems = {number: found["problem"]}
         if not skip:
             _raise_on_bad_rows(source, problems)
-        _report_bad_rows(output_dir, source, problems)
+        _list_bad_rows(output_dir, source, problems)
     example = read_row(row, source.image_folder) if found["length"] > 0 else {"messages": [], "images": []}
     return {**example, "source": source.number, "row": number, "length": found["length"]}
 
 
 def _make_stream(source, collator, data_arguments, training_arguments):
-    stream, skip = source.dataset, data_arguments.skip_bad_samples
-    first = list(islice(stream, VALIDATED_ROWS))
+    first, skip = list(islice(source.dataset, DECODED_ROWS)), data_arguments.skip_bad_samples
     if not first:
         raise UserError(f"{source.name} has no rows.")
-    if "_row" not in first[0]:  # of the Hub: a number within a shard
-        stream = stream.map(lambda row, index: {"_row": index}, with_indices=True)
     if not skip:
-        found = [check_row(row, collator, source.image_folder, decode=True) for row in first]
+        found = [check_row(_decode_json(row), collator, source.image_folder, decode=True) for row in first]
         _raise_on_bad_rows(source, {row: f["problem"] for row, f in enumerate(found) if f["length"] == BAD})
     options = {"collator": collator, "skip": skip, "output_dir": training_arguments.output_dir}
     check = partial(_check_streamed, source=replace(source, dataset=None), **options)
-    stream = stream.shuffle(seed=training_arguments.seed, buffer_size=data_arguments.shuffle_buffer_size)
+    stream = source.dataset.shuffle(seed=training_arguments.seed, buffer_size=SHUFFLED_ROWS)
     return stream.map(check, remove_columns=list(first[0])).filter(lambda sample: sample["length"] > 0)
 
 
 def make_dataset(sources, collator, data_arguments, training_arguments, streaming=False):
-    """The samples of one or more datasets.
+    """`Dataset` or `IterableDataset`: the samples of one or more datasets, with `source`, the number of their dataset, `row`
+    and `length` in tokens; when streaming, also with `messages` and `images`. Raises a `UserError` for data that cannot be
+    trained on.
 
-    Args:
-        sources (`list[DataSource]`): the datasets. With weights, samples are drawn by them until each dataset has been seen
-            whole; without, each sample comes once.
-        collator ([`FilaDataCollator`]): knows the processor and the longest sequence.
-        data_arguments ([`DataArguments`]), training_arguments (`TrainingArguments`): the options.
-        streaming (`bool`, *optional*): whether the datasets are read as they come; every row is then checked when it
-            comes, and datasets are mixed evenly if they have no weights.
-
-    Returns:
-        `Dataset` or `IterableDataset` of samples: `source`, the number of their dataset, `row` and `length`; when
-        streaming, also `messages` and `images`.
-
-    Raises:
-        UserError: data that cannot be trained on.
-    """
+    With weights, samples are drawn by them until each dataset has been seen whole; without, each sample comes once, or
+    streams are mixed evenly. Rows of a stream are checked when they come."""
     weights = [source.weight for source in sources]
-    is_weighted = any(weight is not None for weight in weights)
-    if is_weighted and any(not isinstance(weight, int | float) or weight <= 0 for weight in weights):
+    is_weighted = weights != [None] * len(weights)
+    if is_weighted and not all(isinstance(weight, int | float) and weight > 0 for weight in weights):
         raise UserError(f"The weights of the data are {weights}: give all of them, above 0, or none.")
     make = _make_stream if streaming else index_rows
     parts = [make(source, collator, data_arguments, training_arguments) for source in sources]
-    if len(parts) == 1:
-        return parts[0]
     if not is_weighted and not streaming:
         return concatenate_datasets(parts)
-    weights = weights if is_weighted else [1] * len(parts)
-    probabilities = [weight / sum(weights) for weight in weights]
+    shares = np.array(weights if is_weighted else [1] * len(parts), dtype=float)
     options = {"seed": training_arguments.seed, "stopping_strategy": "all_exhausted"}
-    return interleave_datasets(parts, probabilities=probabilities, **options)
+    return interleave_datasets(parts, probabilities=list(shares / shares.sum()), **options)
 
 
 @dataclass
 class SampleCollator:
-    """Reads samples and their images, in the worker, and collates them; says which sample is to blame.
-
-    Args:
-        collator ([`FilaDataCollator`]): makes the batch.
-        sources (`list[DataSource]`): what `source` is a number of.
-    """
+    """Reads samples of [`make_dataset`] and their images, in the worker, and collates them."""
 
     collator: FilaDataCollator
-    sources: list
+    sources: list[DataSource]
 
     def __call__(self, samples):
-        """
-        Returns:
-            `dict`: the model's inputs and `sample_ids` of shape (batch_size, 2): source and row of each sample.
-
-        Raises:
-            UserError: an image that cannot be decoded, or a sample that cannot be collated.
-        """
-        examples = [self.read(sample) for sample in samples]
-        try:
-            batch = self.collator(examples)
-        except ValueError as error:
-            names = "; ".join(self.sources[sample["source"]].describe(sample["row"]) for sample in samples)
-            raise UserError(f"The batch of {names} cannot be trained on: {error}") from error
+        """`dict`: the model's inputs and `sample_ids` of shape (batch_size, 2), source and row of each sample. Raises a
+        `UserError` for an image that can no longer be decoded."""
+        batch = self.collator([self.read(sample) for sample in samples])
         return {**batch, "sample_ids": torch.tensor([[sample["source"], sample["row"]] for sample in samples])}
 
     def read(self, sample):
         """`dict`: `messages` and the decoded `images` of a sample from [`make_dataset`]."""
         source = self.sources[sample["source"]]
         try:
-            example = sample
-            if "messages" not in sample:
-                example = read_row(source.dataset[sample["row"]], source.image_folder)
+            example = sample if "messages" in sample else read_row(source.read(sample["row"]), source.image_folder)
             return {"messages": example["messages"], "images": [decode_image(image) for image in example["images"]]}
         except ValueError as error:
-            raise UserError(
-                f"{source.describe(sample['row'])} {error}. Fix it, or leave such rows out with --skip_bad_samples."
-            ) from error
+            advice = "Fix it, or leave such rows out with --skip_bad_samples."
+            raise UserError(f"{source.describe(sample['row'])} {error}. {advice}") from error

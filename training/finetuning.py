@@ -1,43 +1,64 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a FILA in the two stages of the paper: options, preview, LoRA, the run itself."""
+"""Trains a FILA in the two stages of the paper: options, preview, LoRA, the run, and the model folder that it leaves."""
 
 import re
 import shutil
-import sys
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, TrainingArguments
+from transformers.hf_argparser import HfArg
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from fila import FilaDataCollator
 from fila.common.arguments import UserError
 from fila.common.devices import has_fast_bfloat16
-from fila.common.layout import TEXT_PREFIX
+from fila.common.files import new_files
+from fila.common.layout import DTYPES, TEXT_PREFIX
 from fila.common.views import draw_views
 from fila.training.callbacks import FilaTrainer, find_checkpoint
 from fila.training.data import SampleCollator, load_data_source, make_dataset
-from fila.training.export import export, rebuild_model, upload
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+A FILA vision-language model, trained with `train.py` and the Trainer of transformers.
+Method: *FILA: Fine-Grained Vision Language Models* ([arXiv 2412.08378](https://arxiv.org/abs/2412.08378)).
+
+```python
+from transformers import AutoModel, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("{{ name }}", trust_remote_code=True)
+model = AutoModel.from_pretrained("{{ name }}", trust_remote_code=True, dtype="auto")
+```
+
+| training | |
+|---|---|
+{% for key, value in rows.items() %}| `{{ key }}` | {{ value }} |
+{% endfor %}"""
+CARD_TAGS = ["vision-language-model", "custom_code", "fila"]
+CARD_OPTIONS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")
 
 
 @dataclass
 class ModelArguments:
     """Which model is trained, and what of it."""
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "FILA to start from: a folder or Hub id."})
-    stage: int = field(default=2, metadata={"help": "1: fusion and projector, low resolution. 2: everything, tiled."})
-    dtype: str = field(
-        default="float32",
-        metadata={"help": "Weights in training; with --bf16, float32 ones are computed with in bfloat16."},
-    )
-    attn_implementation: str | None = field(default=None, metadata={"help": "Such as sdpa or flash_attention_2."})
-    vision_lr: float | None = field(default=None, metadata={"help": "Learning rate of ViT and ConvNeXt."})
-    fusion_lr: float | None = field(default=None, metadata={"help": "Learning rate of fusion and projector."})
-    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the decoder, merged at the end; 0: none."})
-    lora_alpha: float | None = field(default=None, metadata={"help": "LoRA's alpha; twice the rank if not given."})
+    model_name_or_path: str | None = HfArg(default=None, help="FILA to start from: a folder or Hub id.")
+    stage: int = HfArg(default=2, help="1: fusion and projector, low resolution. 2: everything, tiled.")
+    dtype: str = HfArg(default="float32", help="Weights in training; with --bf16, computed with in bfloat16.")
+    attn_implementation: str | None = HfArg(default=None, help="Such as sdpa or flash_attention_2.")
+    vision_lr: float | None = HfArg(default=None, help="Learning rate of ViT and ConvNeXt.")
+    fusion_lr: float | None = HfArg(default=None, help="Learning rate of fusion and projector.")
+    lora_r: int = HfArg(default=0, help="Rank of LoRA on the decoder, merged at the end; 0: none.")
+    lora_alpha: float | None = HfArg(default=None, help="LoRA's alpha; twice the rank if not given.")
 
 
 @dataclass
@@ -45,10 +66,10 @@ class FilaTrainingArguments(TrainingArguments):
     """The Trainer's options, with defaults that fit a FILA and its data. Without an accelerator it trains on the CPU."""
 
     # The collator reads columns that the model's forward has not; the model's batches cannot be cut along one dimension.
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must be false."})
-    prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluate the loss alone."})
-    accelerator_config: dict | str | None = field(
-        default_factory=lambda: {"dispatch_batches": False}, metadata={"help": "Options of accelerate, as JSON."}
+    remove_unused_columns: bool = HfArg(default=False, help="Must be false.")
+    prediction_loss_only: bool = HfArg(default=True, help="Evaluate the loss alone.")
+    accelerator_config: dict | str | None = HfArg(
+        default_factory=lambda: {"dispatch_batches": False}, help="Options of accelerate, as JSON."
     )
 
     def __post_init__(self):
@@ -62,100 +83,49 @@ class FilaTrainingArguments(TrainingArguments):
 
 def add_lora(model, model_arguments):
     """Puts LoRA on the linear layers of the decoder and freezes the rest of the decoder. Everything else stays as it is.
-
-    Returns:
-        `PeftModel`: around `model`, which is changed in place and can be trained as it is. Its checkpoints then hold all
-        that is trained, not the adapter alone.
-
-    Raises:
-        UserError: PEFT is not installed.
-    """
+    Returns the `PeftModel` around `model`, which is changed in place and can be trained as it is: then its checkpoints hold
+    all that is trained, not the adapter alone."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise UserError("--lora_r needs PEFT: `pip install peft`.") from error
-    others = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not name.startswith((TEXT_PREFIX, "lm_head."))
-    ]
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     config = LoraConfig(
         r=model_arguments.lora_r,
         lora_alpha=model_arguments.lora_alpha or 2 * model_arguments.lora_r,
         target_modules="all-linear",
         exclude_modules=f"(?!{re.escape(TEXT_PREFIX)}).*",
     )
-    # Sharding wants one dtype in a unit.
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-    for parameter in others:
-        parameter.requires_grad_(True)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=False)  # sharding wants one dtype in a unit
+    for name, parameter in trained.items():
+        parameter.requires_grad_(not name.startswith((TEXT_PREFIX, "lm_head.")))
     return adapted
 
 
 def preview(dataset, collator, count, output_dir):
-    """Prints samples as the model will see them, with what is learnt highlighted, and saves the tiles of their images.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`): from [`make_dataset`].
-        collator ([`SampleCollator`]): of the training.
-        count (`int`): number of samples.
-        output_dir (`str`): pictures go into its folder `preview`.
-    """
+    """Prints samples as the model will see them, with what is learnt in [[ ]], and saves the tiles of their images."""
     processor = collator.collator.processor
-    marks = ("\033[1;32m", "\033[0m") if sys.stdout.isatty() else ("[[", "]]")
     for number, sample in enumerate(islice(dataset, count)):
         example = collator.read(sample)
-        images = example["images"]
-        encoded = collator.collator.encode(example["messages"], [image.size[::-1] for image in images])
-        text = ""
-        tokens = zip(encoded["input_ids"], encoded["labels"])
+        encoded = collator.collator.encode(example["messages"], [image.size[::-1] for image in example["images"]])
+        tokens = list(zip(encoded["input_ids"], encoded["labels"]))
+        print(f"--- sample {number}: {len(tokens)} tokens, {len(example['images'])} images; learnt: [[]]")
         kinds = groupby(tokens, key=lambda pair: (pair[0] == processor.image_token_id, pair[1] != -100))
         for (is_image, is_learnt), run in kinds:
             token_ids = [token for token, _ in run]
-            part = processor.tokenizer.decode(token_ids) if not is_image else f"<image x {len(token_ids)}>"
-            text += marks[0] + part + marks[1] if is_learnt else part
-        print(
-            f"--- sample {number}: {len(encoded['input_ids'])} tokens, {len(images)} images; learnt: {''.join(marks)}"
-        )
-        print(text)
-        for position, image in enumerate(images):
-            path = Path(output_dir) / "preview" / f"sample{number}-image{position}.png"
+            part = f"<image x {len(token_ids)}>" if is_image else processor.tokenizer.decode(token_ids)
+            print(f"[[{part}]]" if is_learnt else part, end="")
+        print()
+        for position, image in enumerate(example["images"]):
+            path = Path(output_dir, "preview", f"sample{number}-image{position}.png")
             draw_views(processor.image_processor, processor.image_processor(image, return_tensors="pt"), path)
             print(f"picture: {path}")
 
 
-def load_config_and_processor(model_name_or_path):
-    """
-    Returns:
-        `tuple[FilaConfig, FilaProcessor]`
-
-    Raises:
-        UserError: there is no FILA at `model_name_or_path`.
-    """
-    try:
-        config = AutoConfig.from_pretrained(model_name_or_path, trust_remote_code=True)
-        processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model_name_or_path {model_name_or_path} is no FILA that can be loaded: {error}") from error
-    if config.model_type != "fila":
-        raise UserError(f"--model_name_or_path {model_name_or_path} is a {config.model_type!r} model, not a FILA.")
-    return config, processor
-
-
 def train(model_arguments, data_arguments, training_arguments):
-    """Trains a model and writes it into `output_dir`, or shows a preview of the data.
-
-    Args:
-        model_arguments ([`ModelArguments`]), data_arguments ([`DataArguments`]), training_arguments
-            ([`FilaTrainingArguments`]): the options.
-
-    Returns:
-        `dict`: metrics of the training and, with evaluation data, of the result; empty for a preview.
-
-    Raises:
-        UserError: anything that the user can fix.
-    """
-    output = Path(training_arguments.output_dir)
+    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the training and,
+    with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can fix."""
+    start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
     if training_arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
     if training_arguments.label_smoothing_factor:
@@ -165,58 +135,52 @@ def train(model_arguments, data_arguments, training_arguments):
         )
     if (output / "config.json").exists():
         raise UserError(f"{output} holds a model already. Choose another --output_dir, or remove it.")
-    config, processor = load_config_and_processor(model_arguments.model_name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(start, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
+        if config.model_type != "fila":
+            raise ValueError(f"it is a {config.model_type!r} model.")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_name_or_path {start} is no FILA that can be loaded: {error}") from error
     processor.image_processor.do_dynamic_tiling = model_arguments.stage == 2
     collator = FilaDataCollator(processor, max_length=data_arguments.max_length)
     num_train, streaming = len(data_arguments.train_data), data_arguments.streaming
-    sources = [load_data_source(number, entry, streaming) for number, entry in enumerate(data_arguments.train_data)]
-    train_dataset = make_dataset(sources, collator, data_arguments, training_arguments, streaming)
+    entries = [*data_arguments.train_data, *data_arguments.eval_data]
+    sources = [load_data_source(n, entry, streaming and n < num_train) for n, entry in enumerate(entries)]
+    collator, options = SampleCollator(collator, sources), (collator, data_arguments, training_arguments)
+    datasets = {"train_dataset": make_dataset(sources[:num_train], *options, streaming)}
     if data_arguments.preview:
-        preview(train_dataset, SampleCollator(collator, sources), data_arguments.preview, output)
+        preview(datasets["train_dataset"], collator, data_arguments.preview, output)
         return {}
-    eval_sources = [load_data_source(num_train + n, entry) for n, entry in enumerate(data_arguments.eval_data)]
-    eval_dataset = make_dataset(eval_sources, collator, data_arguments, training_arguments) if eval_sources else None
-    datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "sources": sources + eval_sources}
+    datasets["eval_dataset"] = make_dataset(sources[num_train:], *options) if sources[num_train:] else None
     return _run(model_arguments, data_arguments, training_arguments, config, collator, datasets)
 
 
 def _run(model_arguments, data_arguments, training_arguments, config, collator, datasets):
-    model = AutoModelForImageTextToText.from_pretrained(
-        model_arguments.model_name_or_path,
-        trust_remote_code=True,
-        dtype=model_arguments.dtype,
-        attn_implementation=model_arguments.attn_implementation,
-    )
+    options = {"dtype": model_arguments.dtype, "attn_implementation": model_arguments.attn_implementation}
+    start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
+    model = AutoModelForImageTextToText.from_pretrained(start, trust_remote_code=True, **options)
     model.set_training_stage(model_arguments.stage)
-    model_class, lora = type(model), partial(add_lora, model_arguments=model_arguments)
     if model_arguments.lora_r:
-        lora(model)
-    # Once, when all is done: the Trainer would upload unfinished models, and copy them into the output folder for that.
+        add_lora(model, model_arguments)
+    # The Trainer would upload unfinished models, and copy them into the output folder for that.
     push_to_hub, training_arguments.push_to_hub = training_arguments.push_to_hub, False
-    trainer = FilaTrainer(
-        model,
-        training_arguments,
-        data_collator=SampleCollator(collator, datasets["sources"]),
-        processing_class=collator.processor,
-        vision_lr=model_arguments.vision_lr,
-        fusion_lr=model_arguments.fusion_lr,
-        **datasets,
-    )
+    options = {"vision_lr": model_arguments.vision_lr, "fusion_lr": model_arguments.fusion_lr, **datasets}
+    options |= {"data_collator": collator, "processing_class": collator.collator.processor}
+    trainer = FilaTrainer(model, training_arguments, **options)
     metrics = trainer.train(resume_from_checkpoint=_prepare_checkpoint(trainer)).metrics
     if datasets["eval_dataset"] is not None:
         metrics.update(trainer.evaluate())
-    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what is sharded, on all processes
-    if trainer.is_world_process_zero():
-        trained = rebuild_model(model_class, config, state_dict, lora if model_arguments.lora_r else None)
-        dtype = config.dtype or torch.float32
-        trained = trained.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-        export(trainer, trained, collator.processor, model_arguments, data_arguments, metrics)
+    _export(trainer, config, model_arguments, data_arguments, metrics)
     trainer.log_metrics("all", metrics)
     trainer.save_metrics("all", metrics, combined=False)
     trainer.accelerator.wait_for_everyone()  # none leaves while another still writes
     trainer.accelerator.end_training()
     if push_to_hub and trainer.is_world_process_zero():
-        upload(training_arguments)
+        api, name = HfApi(token=training_arguments.hub_token), training_arguments.hub_model_id or output.resolve().name
+        name = api.create_repo(name, private=training_arguments.hub_private_repo, exist_ok=True).repo_id
+        api.upload_folder(repo_id=name, folder_path=output, ignore_patterns=["checkpoint-*", "bad_*", "runs/*"])
+        print(f"uploaded to https://huggingface.co/{name}")
     return metrics
 
 
@@ -231,3 +195,56 @@ def _prepare_checkpoint(trainer):
             print(f"Continuing from {checkpoint}.")
     trainer.accelerator.wait_for_everyone()
     return None if checkpoint is None else str(checkpoint)
+
+
+def rebuild_model(model_class, config, state_dict, model_arguments):
+    """[`FilaForConditionalGeneration`]: a plain model of whole trained weights, those of LoRA among them, in the dtype of
+    `config`. Whatever wrapped, sharded or adapted the trained model is gone."""
+    # While ZeRO-3's configuration is set, new models are sharded too, which waits for all processes.
+    unset_hf_deepspeed_config()
+    with torch.device("meta"):
+        model = model_class(config)
+        adapted = add_lora(model, model_arguments) if model_arguments.lora_r else None
+    model.load_state_dict(state_dict, assign=True)
+    model.tie_weights()
+    dtype = config.dtype or torch.float32
+    return (adapted.merge_and_unload() if adapted else model).to(DTYPES.get(dtype, dtype))
+
+
+def _export(trainer, config, model_arguments, data_arguments, metrics):
+    """Writes the trained model with its card into the output folder, whole or not at all. `config` is the model's from
+    before the training."""
+    state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what is sharded, on all processes
+    if trainer.is_world_process_zero():
+        model = rebuild_model(type(trainer.model), config, state_dict, model_arguments)
+        with new_files(trainer.args.output_dir) as folder:
+            # Under ZeRO-3 transformers would undo renamings that it never did.
+            model.save_pretrained(folder, save_original_format=False)
+            trainer.processing_class.save_pretrained(folder)
+            _make_card(trainer, model_arguments, data_arguments, metrics).save(folder / "README.md")
+        trainer.save_state()
+
+
+def _make_card(trainer, model_arguments, data_arguments, metrics):
+    """`ModelCard`: with the options and metrics of the training. It names local files without their folders."""
+    base, header = Path(model_arguments.model_name_or_path), {"license": "other"}
+    if (base / "README.md").exists():  # training does not change whose the weights are
+        known = ModelCard.load(base / "README.md").data.to_dict()
+        header |= {key: known[key] for key in ("license", "base_model") if key in known}
+    elif not base.exists():
+        header["base_model"] = str(base)
+    data = [entry["path"] if isinstance(entry, dict) else entry for entry in data_arguments.train_data]
+    rows = vars(model_arguments) | {"model_name_or_path": base.name if base.exists() else base}
+    rows["train_data"] = ", ".join(Path(path).name if Path(path).exists() else path for path in data)
+    rows |= {
+        "max_length": data_arguments.max_length,
+        "global_batch_size": trainer.get_total_train_batch_size(trainer.args),
+    }
+    rows |= {name: trainer.args.to_dict()[name] for name in CARD_OPTIONS}
+    rows |= {"steps": trainer.state.global_step, **metrics}
+    return ModelCard.from_template(
+        ModelCardData(library_name="transformers", pipeline_tag="image-text-to-text", tags=CARD_TAGS, **header),
+        template_str=CARD,
+        name=Path(trainer.args.output_dir).resolve().name,
+        rows={name: value for name, value in rows.items() if value is not None},
+    )

@@ -16,43 +16,30 @@ EXIF_ORIENTATION = 0x0112
 
 
 def read_row(row, image_folder=""):
-    """Brings a row of any supported kind to one form, without opening its images. Numbers become text.
+    """`dict`: a row in one form, `messages`, whose contents are lists of text and image items, and `images`, each a dict of
+    `bytes` and `path`, which is not opened. Numbers become text.
 
-    Args:
-        row (`dict`): `image` and `conversations` (LLaVA), or `messages` and `images` or `image`.
-        image_folder (`str`, *optional*): what relative paths start from.
-
-    Returns:
-        `dict`: `messages`, whose contents are lists of text and image items, and `images`, each a dict of `bytes` and `path`.
-
-    Raises:
-        ValueError: the row breaks the rules; says how.
-    """
+    A row has `image` and `conversations` (LLaVA), or `messages` and `images` or `image`. Relative paths start from
+    `image_folder`. Raises a `ValueError` that says how the row breaks the rules."""
     if not isinstance(row, dict):
         raise ValueError(f"is {shorten(row)}, not an object")
-    if row.get("messages") is None and row.get("conversations") is None:
-        found = sorted(column for column, value in row.items() if value is not None and column != "_row")
-        raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {found}")
     is_llava = row.get("messages") is None
     column, *keys = ("conversations", "from", "value") if is_llava else ("messages", "role", "content")
+    if row.get(column) is None:
+        found = sorted(name for name, value in row.items() if value is not None and name != "_row")
+        raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {found}")
     if not isinstance(row[column], list):
         raise ValueError(f"has {column!r} of {shorten(row[column])}, not a list of turns")
-    given = row.get("images") if row.get("images") is not None else row.get("image")
-    given = [] if given is None else given if isinstance(given, list) else [given]
-    messages, carried = [], []
-    for turn in row[column]:
-        role, items, images = _read_turn(turn, *keys)
-        messages.append({"role": role, "content": items})
-        carried += images
-    _check_roles([message["role"] for message in messages])
-    images = carried + given
-    if not any(item["type"] == "image" for message in messages for item in message["content"]):
+    turns = [_read_turn(turn, *keys) for turn in row[column]]
+    _check_roles([role for role, _, _ in turns])
+    messages = [{"role": role, "content": items} for role, items, _ in turns]
+    given = next((row[name] for name in ("images", "image") if row.get(name) is not None), [])
+    images = [image for *_, carried in turns for image in carried] + (given if isinstance(given, list) else [given])
+    if not _count_images(messages):
         _place_images(messages, len(images), is_llava)
-    num_items = sum(item["type"] == "image" for message in messages for item in message["content"])
-    if num_items != len(images):
-        raise ValueError(
-            f"has {num_items} places for images (<image>, or items of type 'image'), but {len(images)} images"
-        )
+    if _count_images(messages) != len(images):
+        places = f"{_count_images(messages)} places for images (<image>, or items of type 'image')"
+        raise ValueError(f"has {places}, but {len(images)} images")
     for message in messages:
         if message["role"] == "assistant" and not any((item["text"] or "").strip() for item in message["content"]):
             raise ValueError("has an empty answer")
@@ -82,24 +69,24 @@ def _read_turn(turn, role_key, content_key):
 def _to_text(value):
     if value is None:
         return ""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"has a text that is not Unicode: {error}") from error
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"has a text that is {shorten(value)}; allowed are strings and numbers")
-    return str(value)
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return str(value)
+    if not isinstance(value, str) or value != value.encode(errors="replace").decode():
+        raise ValueError(f"has a text that is {shorten(value)}; allowed are Unicode strings and numbers")
+    return value
 
 
 def _check_roles(roles):
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or len(turns) % 2 or any(role != ("user", "assistant")[n % 2] for n, role in enumerate(turns)):
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         raise ValueError(
             f"has the roles {', '.join(roles) or 'none'}; user and assistant must take turns, the user first and the "
             "assistant last, perhaps after a system turn"
         )
+
+
+def _count_images(messages):
+    return sum(item["type"] == "image" for message in messages for item in message["content"])
 
 
 def _place_images(messages, num_images, is_llava):
@@ -107,9 +94,10 @@ def _place_images(messages, num_images, is_llava):
     first user's turn, which is what TRL does."""
     users = [message for message in messages if message["role"] == "user"]
     texts = ["".join(item["text"] for item in message["content"]) for message in users]
-    if num_images and not is_llava and not any("<image>" in text for text in texts):
+    num_places = sum(text.count("<image>") for text in texts)
+    if num_images and not num_places and not is_llava:
         users[0]["content"][:0] = [{"type": "image", "text": None}] * num_images
-    elif is_llava or sum(text.count("<image>") for text in texts) == num_images > 0:
+    elif is_llava or num_places == num_images > 0:
         for message, text in zip(users, texts):
             items = []
             for number, part in enumerate(text.split("<image>")):
@@ -123,7 +111,7 @@ def _to_image_dict(image, image_folder):
     given = {"path": image} if isinstance(image, str) else image
     if isinstance(given, dict):
         data, path = given.get("bytes"), given.get("path")
-        if isinstance(data, bytes) and (path is None or isinstance(path, str)):
+        if isinstance(data, bytes) and isinstance(path, str | None):
             return {"bytes": data, "path": path}
         if data is None and isinstance(path, str) and path:
             return {"bytes": None, "path": os.path.join(image_folder, path)}
@@ -131,19 +119,9 @@ def _to_image_dict(image, image_folder):
 
 
 @contextmanager
-def open_image(image):
-    """Opens an encoded image. Its pixels are not read yet; what goes wrong when they are read in the `with` block is the
-    image's fault as well.
-
-    Args:
-        image (`dict`): of `bytes` and `path`, as [`read_row`] gives it.
-
-    Yields:
-        `PIL.Image.Image`
-
-    Raises:
-        ValueError: it is missing, is no image, is broken, or is larger than Pillow opens.
-    """
+def _open_image(image):
+    """Opens an encoded image, a `dict` from [`read_row`], without reading its pixels. What goes wrong in the `with` block is
+    a `ValueError` about the image, too."""
     name, problem = image["path"] or "encoded in the row", "an image that cannot be read"
     try:
         with PIL.Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
@@ -157,14 +135,13 @@ def open_image(image):
 
 def decode_image(image):
     """`PIL.Image`: RGB and upright. Raises a `ValueError` if it cannot be read."""
-    with open_image(image) as opened:
+    with _open_image(image) as opened:
         return load_image(opened)
 
 
 def get_image_size(image):
-    """`tuple[int, int]`: height and width as the processor will see them, read from the header. Raises as
-    [`decode_image`]."""
-    with open_image(image) as opened:
+    """`tuple[int, int]`: height and width of what [`decode_image`] gives, read from the header. Raises as that does."""
+    with _open_image(image) as opened:
         # A PNG without EXIF before its pixels would be read whole in search of it.
         exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
         return opened.size if exif.get(EXIF_ORIENTATION, 1) > 4 else opened.size[::-1]

@@ -134,6 +134,17 @@ def test_groups_sum_to_the_whole(first_run, model_folder, tmp_path):
     assert json.loads((output / "results.json").read_text()) == results
 
 
+def test_columns_of_json_are_grouped_by_their_values(model_folder, tmp_path):
+    values = [{"size": 8, "is_old": True}, {"size": None, "is_old": False}, {"size": 12.5, "is_old": True}, {}]
+    rows = [{"messages": chat("Hi", answer="Ho"), "notes": ["x"], **value} for value in values]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    results, lines = run(model_folder, tmp_path / "data.json", tmp_path / "results", group_by=["size:10", "is_old"])
+    counts = {name: {key: group["n"] for key, group in found.items()} for name, found in results["groups"].items()}
+    assert counts["size"] == {"below 10": 1, "10 and above": 1, "none": 2}
+    assert counts["is_old"] == {"False": 1, "True": 2, "none": 1}
+    assert [line["groups"] for line in lines] == [{"size": None, "is_old": None} | value for value in values]
+
+
 # Answers
 
 
@@ -213,7 +224,7 @@ def test_output_is_whole_or_absent(model_folder, tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(report, "draw_mistakes", fail)
+    monkeypatch.setattr(run_eval, "draw_mistakes", fail)
     with pytest.raises(RuntimeError, match="interrupted"):
         run(model_folder, data, output, limit=1)
     assert list(output.parent.iterdir()) == []
@@ -234,7 +245,7 @@ def test_output_is_whole_or_absent(model_folder, tmp_path, monkeypatch):
         ({"batch_size": 0}, "--batch_size 0 is too small: give 1 or more"),
         ({"dtype": "int8"}, "--dtype int8 is not one of auto, bfloat16"),
         ({"output_dir": "."}, r"--output_dir \. exists already. Choose another one"),
-        ({"output_dir": __file__ + "/results"}, "results cannot be made in .*test_run_eval.py"),
+        ({"output_dir": __file__ + "/results"}, "results cannot be written: .*test_run_eval.py"),
         ({"model_name_or_path": "tests"}, "^tests cannot be loaded as a vision-language model"),
         ({"group_by": ["colour"]}, "'colour' with plain values. Choose from position, kind, text_height"),
         ({"group_by": ["box"]}, "'box' with plain values"),
