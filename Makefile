@@ -25,7 +25,7 @@ IMAGE ?= assets/receipt.png
 PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto --dist worksteal
 
-.PHONY: setup demo test test-serving lint
+.PHONY: setup demo app test test-serving lint
 
 # Everything that the tests need, on top of what the demo needs.
 setup: $(VENV)/.installed
@@ -37,10 +37,10 @@ $(VENV)/.installed: $(VENV)/.demo-installed
 	touch $@
 
 $(VENV)/.demo-installed: setup.cfg pyproject.toml
-	@echo "Installing PyTorch, transformers, timm and matplotlib into $(VENV) (5.6 GB on disk) ..."
+	@echo "Installing PyTorch, transformers and timm into $(VENV) (5.6 GB on disk) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
-	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable ".[demo]"
+	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable .
 	touch $@
 
 $(FLOOR)/.installed: $(VENV)/.installed
@@ -83,6 +83,10 @@ $(SERVING)/.installed: $(VENV)/.installed
 demo: $(VENV)/.demo-installed
 	@echo "Starting PyTorch and transformers ..."
 	@$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
+
+app: $(VENV)/.demo-installed
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[app]"
+	$(BIN)/python app.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -95,9 +95,9 @@ def main(arguments=None):
         f"timings        preprocessing {preprocess_time:.2f} s, hybrid encoder {encoder_time:.2f} s, "
         f"prefill and {len(new_tokens)} new tokens {decoder_time:.2f} s"
     )
-    answer = processor.decode(new_tokens, skip_special_tokens=True)
     try:
-        draw_views(processor.image_processor, inputs, arguments.output, f"{arguments.prompt} {answer}")
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        draw_views(processor.image_processor, inputs).save(arguments.output)
     except (OSError, ValueError) as error:
         raise UserError(f"The picture {arguments.output} cannot be written: {error}") from error
     print(f"picture        {arguments.output}")

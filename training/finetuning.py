@@ -118,7 +118,9 @@ def preview(dataset, collator, count, output_dir):
         print()
         for position, image in enumerate(example["images"]):
             path = Path(output_dir, "preview", f"sample{number}-image{position}.png")
-            draw_views(processor.image_processor, processor.image_processor(image, return_tensors="pt"), path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            inputs = processor.image_processor(image, return_tensors="pt")
+            draw_views(processor.image_processor, inputs).save(path)
             print(f"picture: {path}")
 
 

@@ -19,7 +19,7 @@ def test_preview_shows_what_is_learnt(model_folder, documents, tmp_path, capsys)
         assert f"{QUESTION}<|im_end|>\n<|im_start|>assistant\n[[letter<|im_end|>]]" in shown
         assert f"<image x {16 if stage == 1 else 48}>" in shown or "<image x 80>" in shown
         picture = PIL.Image.open(output / "preview" / "sample1-image0.png")
-        assert (picture.width > 600) == (stage == 2)  # the canvas beside the global view
+        assert (picture.size == (56, 56)) == (stage == 1)  # in stage 2 the canvas stands beside the global view
         assert not (output / "config.json").exists()
 
 
