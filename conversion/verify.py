@@ -31,7 +31,7 @@ def _make_small(config):
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     text.hidden_size, text.num_attention_heads, text.num_key_value_heads = min(text.hidden_size, width), 1, 1
     text.intermediate_size, text.vocab_size = min(text.intermediate_size, width), 8
-    text.pad_token_id = None  # it would have to be one of the few tokens
+    text.pad_token_id, config.image_token_id = None, text.vocab_size - 1  # they have to be among the few tokens
     return config
 
 
@@ -95,7 +95,7 @@ def compare_with_sources(folder, config, parts):
     sizes = {"ViT": config.vision_config.image_size, "ConvNeXt": config.high_res_image_size}
     generator = torch.Generator().manual_seed(0)
     inputs = {title: torch.randn(1, 3, size, size, generator=generator) for title, size in sizes.items()}
-    inputs["decoder"] = torch.arange(config.text_config.vocab_size)[None]
+    inputs["decoder"] = torch.arange(config.image_token_id)[None]
     outputs, lines = _run_output(folder, config, inputs), []
     for part in parts:  # one model in memory at a time
         tolerance = 1e-4 if part.layout == "transformers ConvNext" else 0  # transformers computes in another order

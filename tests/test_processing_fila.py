@@ -253,6 +253,7 @@ def test_collator_error_names_the_example(processor, example, message):
 def test_images_beyond_the_longest_sequence_are_warned_of(caplog, monkeypatch):
     processor, images = tiny_processor(), [random_image(30, 30)] * 9
     monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    caplog.set_level("WARNING", logger="transformers")
     processor.tokenizer.model_max_length = 9 * 48
     processor([images], ["<image>" * 9])
     assert not caplog.messages
