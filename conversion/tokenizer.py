@@ -60,7 +60,8 @@ CHAT_MACROS = """\
 {%- endmacro -%}
 """
 # Runs the decoder's own template on messages whose content has become a string, with the answers between two marks, and
-# then turns the marks into `generation` blocks. An answer's end-of-turn token is part of what is generated.
+# then turns the marks into `generation` blocks; two joiners tell them from tokens that were escaped. An answer's end-of-turn
+# token is part of what is generated.
 CHAT_TEMPLATE_HEAD = """\
 {%- set fila = namespace(messages=[]) -%}
 {%- for message in messages -%}
@@ -68,7 +69,7 @@ CHAT_TEMPLATE_HEAD = """\
 {%- if content is not none and content is defined -%}
 {%- set content = render(content) TRIM -%}
 {%- if message["role"] == "assistant" -%}
-{%- set content = "<\\u2060answer>" ~ content ~ "<\\u2060/answer>" -%}
+{%- set content = "<\\u2060\\u2060answer>" ~ content ~ "<\\u2060\\u2060/answer>" -%}
 {%- endif -%}
 {%- endif -%}
 {%- set fila.messages = fila.messages + [dict(message, role=escape(message["role"]), content=content)] -%}
@@ -78,11 +79,11 @@ CHAT_TEMPLATE_HEAD = """\
 """
 CHAT_TEMPLATE_TAIL = """
 {%- endset -%}
-{%- for turn in rendered.split("<\\u2060answer>") -%}
+{%- for turn in rendered.split("<\\u2060\\u2060answer>") -%}
 {%- if loop.first -%}
 {{- turn -}}
 {%- else -%}
-{%- set answer = turn.split("<\\u2060/answer>") -%}
+{%- set answer = turn.split("<\\u2060\\u2060/answer>") -%}
 {%- set end_token = END_TOKEN -%}
 {%- generation -%}
 {{- answer[0] ~ (end_token if answer[1].startswith(end_token) else "") -}}
