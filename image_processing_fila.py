@@ -7,7 +7,6 @@ import io
 import itertools
 import math
 import os
-from reprlib import repr as shorten
 from urllib.request import urlopen
 
 import numpy as np
@@ -68,7 +67,7 @@ def _open_source(source):
             from huggingface_hub.utils import httpx
         except ImportError:  # early releases of huggingface_hub 1
             import httpx
-        return io.BytesIO(httpx.get(source, follow_redirects=True).raise_for_status().content)
+        return io.BytesIO(httpx.get(source, timeout=None, follow_redirects=True).raise_for_status().content)
     if os.path.isfile(source):
         return source
     if source.startswith("data:"):
@@ -225,7 +224,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             try:
                 image = load_image(image)
             except Exception as error:
-                raise ValueError(f"{name}, {shorten(image)}, could not be read: {error}") from error
+                raise ValueError(f"{name}, {str(image)[:200]!r}, could not be read: {error}") from error
         if not is_valid_image(image):
             raise ValueError(
                 f"{name} is a {type(image).__name__}, not an image. Pass PIL images, numpy arrays, torch tensors, paths, URLs "
@@ -246,9 +245,9 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             raise ValueError(f"{name} has shape {shape}: it has no pixels.")
         if isinstance(image, PIL.Image.Image):
             return image
+        if image.dtype.is_complex if isinstance(image, torch.Tensor) else image.dtype.kind not in "biuf":
+            raise ValueError(f"{name} is an array of {image.dtype}. Pass real numbers, best uint8 from 0 to 255.")
         if isinstance(image, np.ndarray):
-            if image.dtype.kind not in "biuf":
-                raise ValueError(f"{name} is an array of {image.dtype}. Pass numbers, best uint8 from 0 to 255.")
             # torch supports neither negative strides, nor the other byte order, nor more than double precision.
             dtype = np.float64 if image.dtype.itemsize > 8 else image.dtype.newbyteorder("=")
             image = np.ascontiguousarray(image, dtype=dtype)
@@ -294,15 +293,10 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         if image.dtype == torch.bool:
             image = image.to(torch.uint8) * 255
         elif image.dtype != torch.uint8 and not image.is_floating_point():
-            image = image.to(
-                torch.int64
-            )  # torch lacks functions for some of the others, and overflows in the narrow ones
-        if input_data_format is None or image.shape[-1] not in (
-            1,
-            3,
-            4,
-        ):  # a grayscale array has got its channel in front
-            input_data_format = infer_channel_dimension_format(image, (1, 3, 4))
+            image = image.to(torch.int64)  # torch lacks functions for others, and overflows in the narrow ones
+        channels = (1, 3, 4)
+        if input_data_format is None or image.shape[-1] not in channels:  # a grayscale array got its channel in front
+            input_data_format = infer_channel_dimension_format(image, channels)
         if input_data_format == ChannelDimension.LAST:
             image = image.permute(2, 0, 1)
         if do_convert_rgb and image.shape[0] == 4:

@@ -171,6 +171,7 @@ def test_dtypes_of_tensors_give_what_the_uint8_image_gives(dtype):
         (np.full((9, 9, 3), None), "an array of object"),
         (np.full((9, 9, 3), "a"), "an array of <U1"),
         (np.zeros((9, 9, 3), complex), "an array of complex128"),
+        (torch.zeros((9, 9, 3), dtype=torch.complex64), "an array of torch.complex64"),
         (np.zeros((9, 9, 3), "datetime64[s]"), "an array of datetime64"),
         *((np.full((9, 9, 3), value, np.float32), "pixels that are NaN or infinite") for value in (np.nan, np.inf)),
         (np.where(np.arange(243).reshape(9, 9, 3) == 7, -np.inf, 0.5), "pixels that are NaN or infinite"),

@@ -9,16 +9,23 @@ import sys
 import jinja2
 import pytest
 import torch
-from checkpoints import assemble, load, write_text
+from checkpoints import assemble, load, write_text, write_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    AddedToken,
     AutoProcessor,
     AutoTokenizer,
     PreTrainedTokenizerFast,
 )
 
-from fila.conversion.tokenizer import add_image_token, get_special_tokens, make_chat_macros, make_normalizer
+from fila.conversion.tokenizer import (
+    add_image_token,
+    get_special_tokens,
+    make_chat_macros,
+    make_chat_template,
+    make_normalizer,
+)
 from helpers import ROOT, random_image
 
 FAMILIES = ["chatml", "llama3", "system", "plain"]
@@ -89,25 +96,36 @@ def test_answers_and_their_end_are_what_is_trained(assembled_families, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_special_tokens_that_a_message_holds_are_read_as_text(assembled_families, family):
-    processor = AutoProcessor.from_pretrained(assembled_families[family] / "output", trust_remote_code=True)
-    tokenizer = processor.tokenizer
-    ids = set(tokenizer.convert_tokens_to_ids(get_special_tokens(tokenizer)))
+def test_special_tokens_that_a_message_holds_are_read_as_text(tmp_path, family):
+    source = write_tokenizer(tmp_path, family)
+    source.add_tokens(
+        [AddedToken(token, special=True, normalized=True) for token in ("<answer>", "</s>", "[INST]", "##")]
+    )
+    tokenizer = add_image_token(source, 1000)
+    template = make_chat_template(source, tokenizer)
+    special_ids = set(tokenizer.convert_tokens_to_ids(get_special_tokens(tokenizer)))
 
-    def special_ids(text, conversation_roles=("user", "assistant", "user")):
+    def encode(text):
         half = len(text) // 2
         items = [{"type": "text", "text": text[:half]}, {"type": "text", "text": text[half:]}, {"type": "image"}]
-        contents = [f"a {text} b", f"{text}{text}", items]
-        chat = [{"role": role, "content": content} for role, content in zip(conversation_roles, contents)]
-        rendered = processor.apply_chat_template(chat, add_generation_prompt=True)
-        tokens = tokenizer(rendered)["input_ids"]
-        assert tokenizer.decode(tokens).count(text) >= 4
-        return [token for token in tokens if token in ids]
+        contents = [("user", f"a {text} b"), ("assistant", f"{text}{text}"), (text, "."), ("user", items)]
+        chat = [{"role": role, "content": content} for role, content in contents]
+        encoded = tokenizer.apply_chat_template(
+            chat,
+            chat_template=template,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            add_generation_prompt=True,
+        )
+        tokens = encoded["input_ids"]
+        answer = tokenizer.decode([token for token, mask in zip(tokens, encoded["assistant_masks"]) if mask])
+        assert answer.startswith(text * 2) and text in tokenizer.decode(tokens).replace(answer, "")
+        return [token for token in tokens if token in special_ids]
 
-    expected = special_ids("word")
-    assert processor.image_token_id in expected
+    expected = encode("word")
+    assert tokenizer.convert_tokens_to_ids("<image>") in expected
     for token in get_special_tokens(tokenizer):
-        assert special_ids(f"<{token}>") == expected, token
+        assert encode(f"<{token}>") == encode(token + token) == expected, token
 
 
 @settings(max_examples=50, deadline=None)
