@@ -14,13 +14,7 @@ import urllib.parse
 
 import pytest
 import torch
-from checkpoints import (
-    assemble,
-    assert_same,
-    load,
-    run_command,
-    write_text,
-)
+from checkpoints import assemble, assert_same, load, run_command, write_text
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -42,6 +36,20 @@ def test_an_index_that_names_an_absent_shard_is_refused(sources):
     lost.unlink()
     with pytest.raises(UserError, match=f"{lost.name} cannot be read: FileNotFoundError"):
         assemble(sources)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["clip/config.json", "clip/preprocessor_config.json", "convnext/config.json", "text/config.json"]
+    + ["text/generation_config.json", "text/tokenizer.json", "text/chat_template.jinja"],
+)
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": 7, "architecture": 7}', "{% if %}"])
+def test_malformed_files_end_with_a_message(sources, file, content):
+    (sources / file).write_text(content)
+    try:
+        assemble(sources, "--dry-run")
+    except UserError as error:
+        assert str(error)
 
 
 class Payload:

@@ -9,11 +9,7 @@ import sys
 import pytest
 import torch
 from checkpoints import assemble, load, write_text
-from transformers import (
-    AutoProcessor,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from fila.conversion.tokenizer import add_image_token
 from helpers import ROOT, random_image
