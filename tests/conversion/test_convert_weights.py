@@ -12,11 +12,7 @@ import timm
 import torch
 import transformers
 from checkpoints import assemble, load, run_command, sources_of
-from transformers import (
-    AutoModelForCausalLM,
-    AutoProcessor,
-    AutoTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 from fila.common.arguments import UserError
 from fila.convert_weights import main, parse_options
