@@ -84,9 +84,7 @@ def split_of(value):
 # Faker's lists, without its weights: drawing by weight would take most of the time.
 _FIRST_NAMES, _SURNAMES = tuple(PersonProvider.first_names), tuple(PersonProvider.last_names)
 _JOBS = tuple(job.split(",")[0] for job in JobProvider.jobs)
-# Letters and digits that no font draws alike.
-_CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
-_CODE_DIGITS = "2345679"
+_CODE_LETTERS, _CODE_DIGITS = "ACDEFHJKLMNPRTUVWXY", "2345679"  # which no font draws alike
 
 
 class DoesNotFit(Exception):
@@ -98,11 +96,9 @@ class Values:
     part of another. All chance comes from `rng`, a `random.Random`."""
 
     def __init__(self, split, rng, max_length=100):
-        self.split, self.rng, self.max_length = split, rng, max_length
-        self.used = []
+        self.split, self.rng, self.max_length, self.used = split, rng, max_length, []
         self.currency = rng.choice(["", "", "$", "€", "£"])
-        self.date_format = rng.randrange(3)
-        self.phone_format = rng.randrange(4)
+        self.date_format, self.phone_format = rng.randrange(3), rng.randrange(4)
 
     def draw(self, make, accept=lambda value: True):
         """Draws with `make()` until the value may be used. Raises `DoesNotFit` if it finds none that is short enough."""

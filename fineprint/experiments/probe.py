@@ -24,14 +24,7 @@ from tqdm import tqdm
 from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
-from fila.fineprint.experiments.cells import (
-    IGNORED,
-    SLOTS,
-    lay_out_batch,
-    locate_characters,
-    make_page_batch,
-    tile_cells,
-)
+from fila.fineprint.experiments.cells import IGNORED, lay_out_batch, locate_characters, make_page_batch, tile_cells
 from fila.fineprint.experiments.compare import NAMES, ComparisonArguments, make_table, to_percent, write_results
 from fila.fineprint.experiments.pretrain import encode_pages, load_fila
 
@@ -96,7 +89,7 @@ def name_characters(known, asked):
     character, and which of these are named right."""
     is_character = asked["cells"] > 0
     is_right = np.zeros_like(is_character)
-    for slot in range(SLOTS):
+    for slot in range(is_character.shape[1]):
         rows, asked_rows = known["cells"][:, slot] > 0, is_character[:, slot]
         labels = known["cells"][rows, slot]
         if len(np.unique(labels)) > 1 and asked_rows.any():
