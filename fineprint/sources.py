@@ -77,8 +77,7 @@ def load_photo(name):
 
 def split_of(value):
     """The one split that may show a value: a tenth of all values are for validation, a tenth for test."""
-    share = zlib.crc32(value.casefold().encode()) % 10
-    return {0: "test", 1: "validation"}.get(share, "train")
+    return {0: "test", 1: "validation"}.get(zlib.crc32(value.casefold().encode()) % 10, "train")
 
 
 # Faker's lists, without its weights: drawing by weight would take most of the time.
@@ -143,8 +142,7 @@ class Values:
     def date(self):
         year, month, day = self.rng.randrange(1990, 2030), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
         name = WORDS["month"][month - 1]
-        formats = f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{day:02}.{month:02}.{year}"
-        return formats[self.date_format]
+        return (f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{day:02}.{month:02}.{year}")[self.date_format]
 
     def time(self):
         return f"{self.rng.randrange(24):02}:{self.rng.randrange(60):02}"

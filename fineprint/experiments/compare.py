@@ -68,7 +68,8 @@ class ComparisonArguments:
         for field in fields(self):
             value, kind = getattr(self, field.name), get_origin(field.type) or field.type
             if not isinstance(value, kind) or (field.name == "stage2" and not value):
-                raise UserError(f"{field.name} is {value!r}; it must be a {'mapping' if kind is dict else kind.__name__}.")
+                name = "mapping" if kind is dict else kind.__name__
+                raise UserError(f"{field.name} is {value!r}; it must be a {name}.")
         config_fields = (*FilaConfig.sub_configs, "fusion_layers", "fusion_align")
         for name, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields), ("pretraining", PARTS)):
             if unknown := set(getattr(self, name)) - set(allowed):

@@ -128,16 +128,12 @@ def probe(options):
         if not (folder / "config.json").exists():
             raise UserError(f"There is no trained model in {folder}. Run compare.py first.")
     for name, folder in folders.items():
-        model, size = load_fila(folder)[0].eval(), options.num_batches
-        known, asked = (
-            read_tokens(model, options.documents["stage1"], split, size) for split in ("train", "validation")
-        )
+        model, data = load_fila(folder)[0].eval(), options.documents["stage1"]
+        known, asked = (read_tokens(model, data, split, options.num_batches) for split in ("train", "validation"))
         results[name] = summarize_characters(asked, *name_characters(known, asked))
     rows = [(NAMES[name], values["whole"], values["torn"], values["drop"]) for name, values in results.items()]
     table = make_table(("strategy", "whole", "torn by a cut", "drop, in points"), rows)
-    text = (
-        "Characters of unseen fonts that a linear probe names from the visual tokens, in percent, with 95 % intervals."
-    )
+    text = "Characters of unseen fonts that a linear probe names from visual tokens, in percent, with 95 % intervals."
     labels = {"whole": "whole", "torn": "torn by a cut"}
     write_results(options, "probe", "What a cut takes from the visual tokens", text, table, results, labels)
 
