@@ -1,9 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks of text and shapes, which are stacked, put side by side and flowed into pages.
-
-All lengths are pixels of the image, x to the right and y down.
-"""
+"""Blocks of text and shapes, which are stacked, put side by side and flowed into pages. All lengths are pixels."""
 
 import math
 from dataclasses import dataclass, field
@@ -177,11 +174,10 @@ def pairs(style, rows, how, width):
             left, right = (value, label) if how == "value_first" else (label, value)
             natural = left.width + gap + right.width
             line = Block(max(width, natural), max(left.height, right.height))
-            if how == "leader":
-                dots = int((line.width - natural - gap) / style.text(". ").width)
-                if dots > 0:
-                    dotted = style.text(". " * dots)
-                    line.add(dotted, line.width - right.width - gap / 2 - dotted.width, line.height - dotted.height)
+            dots = int((line.width - natural - gap) / style.text(". ").width) if how == "leader" else 0
+            if dots > 0:
+                dotted = style.text(". " * dots)
+                line.add(dotted, line.width - right.width - gap / 2 - dotted.width, line.height - dotted.height)
             line.add(left, 0, line.height - left.height)
             x = max(left.width + gap, width * 0.35) if how == "value_first" else line.width - right.width
             line.width = max(line.width, x + right.width)

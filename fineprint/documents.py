@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The six kinds of documents, made of blocks, and their templates: how they are laid out, framed and named."""
 
+from functools import partial
+
 from fila.fineprint.blocks import Block, Panel, beside, count_lines, flow, grid, ledger, pairs, paragraph, stack
 from fila.fineprint.sources import DATA, DoesNotFit
 
@@ -83,22 +85,19 @@ def form(style, values, width, height, template):
     def head(column):
         return stack([style.title(title, template["title_scale"])], align=template["align"], width=column)
 
-    def section(label, value, question):
-        def draw(column):
-            row = text(label + template["colon"], bold=template["bold_label"]), text(value, question)
-            return pairs(style, [row], template["fields"], column)
+    def section(label, value, question, column):
+        row = text(label + template["colon"], bold=template["bold_label"]), text(value, question)
+        return pairs(style, [row], template["fields"], column)
 
-        return draw
-
-    return flow(style, [head, *(section(*item) for item in fields)], width, height)
+    return flow(style, [head, *(partial(section, *item) for item in fields)], width, height)
 
 
 def letter(style, values, width, height, template):
     """A letter with a few facts between sentences, or an invoice."""
     rng, text = style.rng, style.text
     num_lines = count_lines(style, width, height)
-    sender, reader, street, city = (values.one(kind) for kind in ("person", "person", "street", "city"))
-    date, code = values.one("date"), values.one("code")
+    kinds = ("person", "person", "street", "city", "date", "code")
+    sender, reader, street, city, date, code = map(values.one, kinds)
     facts = [(lead, values.one(kind), question) for lead, kind, question in DATA["letter_facts"]]
     facts = rng.sample(facts, rng.randint(1, max(1, min(4, num_lines // 6))))
     fillers = [values.sentence() if num_lines > 12 and rng.random() < 0.7 else "" for _ in facts]
@@ -115,13 +114,13 @@ def letter(style, values, width, height, template):
             rows.append((text(template["reference"]), text(code, "What is the reference number?")))
         return pairs(style, rows, template["meta"], column)
 
-    def fact(filler, lead, *answer):
-        return lambda column: paragraph(style, [filler, lead, text(*answer, bold=template["bold_fact"])], column)
+    def fact(filler, lead, value, question, column):
+        return paragraph(style, [filler, lead, text(value, question, bold=template["bold_fact"])], column)
 
     def sign(column):
         return stack([text(template["closing"]), text(sender, "Who signed the letter?")], style.pitch * 0.4)
 
-    facts = [fact(filler, *item) for filler, item in zip(fillers, facts)]
+    facts = [partial(fact, filler, *item) for filler, item in zip(fillers, facts)]
     if template["invoice"]:
         count = rng.randint(2, max(2, min(8, num_lines - 7)))
         prices, total = _prices_and_total(values, count)

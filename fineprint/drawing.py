@@ -61,8 +61,7 @@ def _draw_marks(image, marks):
 
 def _draw_layer(page, mode):
     """The marks as they lie in the image: the part of it that they take, and where its left top corner is."""
-    height, width = page.placement.image_size
-    layer = PIL.Image.new(mode, (width, height))
+    layer = PIL.Image.new(mode, page.placement.image_size[::-1])
     _draw_marks(layer, page.marks)
     boxes = page.placement.to_image(np.array([corners(mark.box) for mark in page.marks]))
     low = np.floor(boxes.min(axis=(0, 1))).astype(int) - 1

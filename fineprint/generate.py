@@ -4,7 +4,6 @@
 
     python fineprint/generate.py --output_dir build/fineprint --num_train 20000 --num_proc 16
     python fineprint/generate.py --output_dir build/signs --kinds sign receipt --num_train 1000
-    python fineprint/generate.py --output_dir build/fineprint-112 --tile_size 112
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides.
 
@@ -53,8 +52,8 @@ def write(options):
         raise UserError(f"--output_dir {output} exists already. Choose another one, or remove it.")
     try:
         with new_folder(output) as folder:
-            made = [split for split in SPLITS if getattr(options, f"num_{split}")]
-            samples = {split: draw_split(options, split, folder.parent) for split in made}
+            splits = [split for split in SPLITS if getattr(options, f"num_{split}")]
+            samples = {split: draw_split(options, split, folder.parent) for split in splits}
             for split, dataset in samples.items():
                 count = -(-len(dataset) // ROWS_PER_FILE)
                 for index in range(count):

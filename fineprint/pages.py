@@ -121,9 +121,8 @@ def locate(quad, tile_size, grid):
 
 
 class Placement:
-    """How a page lies in its image of `image_size` (height, width), and the image on its canvas of `grid` tiles (rows,
-    columns). The page is turned around its middle by `angle` degrees, counter-clockwise; `shear` is how far verticals
-    lean."""
+    """How a page lies in its image of `image_size` (height, width), and the image on its canvas of `grid` tiles. The page is
+    turned around its middle by `angle` degrees, counter-clockwise; `shear` is how far verticals lean."""
 
     def __init__(self, image_size, grid, tile_size, angle=0.0, shear=0.0):
         self.image_size, self.grid, self.tile_size = image_size, grid, tile_size
@@ -131,8 +130,7 @@ class Placement:
         canvas = (grid[0] * tile_size, grid[1] * tile_size)
         self.top, self.left, self.content_height, self.content_width = get_content_box(image_size, canvas)
         self.canvas_scale = np.array([self.content_width / width, self.content_height / height])
-        # Image pixels in one pixel of the canvas.
-        self.unit = height / self.content_height
+        self.unit = height / self.content_height  # image pixels in one pixel of the canvas
         self.margin = MARGIN * tile_size * self.unit
         turn = math.radians(angle)
         turned = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
@@ -244,8 +242,7 @@ def lay_out(options, split, index):
     """Lays out sample `index` of a split, a [`Page`]. Raises a `UserError` if the text is too large for the tiles."""
     rng = random.Random(f"{options.seed}/{split}/{index}")
     # Kinds, grids and positions take turns, so that all are about equally frequent.
-    kind = options.kinds[index % len(options.kinds)]
-    turn = index // len(options.kinds)
+    kind, turn = options.kinds[index % len(options.kinds)], index // len(options.kinds)
     grid = CANVASES[turn % len(CANVASES)]
     position = POSITIONS[turn // len(CANVASES) % 2]
     template, settings = _draw_template(options, rng, kind, split)

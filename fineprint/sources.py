@@ -77,16 +77,13 @@ def load_photo(name):
 
 def split_of(value):
     """The one split that may show a value: a tenth of all values are for validation, a tenth for test."""
-    share = zlib.crc32(value.casefold().encode()) % 10
-    return {0: "test", 1: "validation"}.get(share, "train")
+    return {0: "test", 1: "validation"}.get(zlib.crc32(value.casefold().encode()) % 10, "train")
 
 
 # Faker's lists, without its weights: drawing by weight would take most of the time.
 _FIRST_NAMES, _SURNAMES = tuple(PersonProvider.first_names), tuple(PersonProvider.last_names)
 _JOBS = tuple(job.split(",")[0] for job in JobProvider.jobs)
-# Letters and digits that no font draws alike.
-_CODE_LETTERS = "ACDEFHJKLMNPRTUVWXY"
-_CODE_DIGITS = "2345679"
+_CODE_LETTERS, _CODE_DIGITS = "ACDEFHJKLMNPRTUVWXY", "2345679"  # which no font draws alike
 
 
 class DoesNotFit(Exception):
@@ -98,11 +95,9 @@ class Values:
     part of another. All chance comes from `rng`, a `random.Random`."""
 
     def __init__(self, split, rng, max_length=100):
-        self.split, self.rng, self.max_length = split, rng, max_length
-        self.used = []
+        self.split, self.rng, self.max_length, self.used = split, rng, max_length, []
         self.currency = rng.choice(["", "", "$", "€", "£"])
-        self.date_format = rng.randrange(3)
-        self.phone_format = rng.randrange(4)
+        self.date_format, self.phone_format = rng.randrange(3), rng.randrange(4)
 
     def draw(self, make, accept=lambda value: True):
         """Draws with `make()` until the value may be used. Raises `DoesNotFit` if it finds none that is short enough."""
@@ -147,8 +142,7 @@ class Values:
     def date(self):
         year, month, day = self.rng.randrange(1990, 2030), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
         name = WORDS["month"][month - 1]
-        formats = f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{day:02}.{month:02}.{year}"
-        return formats[self.date_format]
+        return (f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{day:02}.{month:02}.{year}")[self.date_format]
 
     def time(self):
         return f"{self.rng.randrange(24):02}:{self.rng.randrange(60):02}"

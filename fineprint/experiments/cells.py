@@ -179,13 +179,10 @@ def make_page_batch(options, split, batch_size, number):
     the cells of the global view."""
     pages, processor = lay_out_batch(options, split, batch_size, number), image_processor(options.tile_size)
     inputs = processor([render(page) for page in pages], return_tensors="pt")
-    for name, cell_size, view in (
-        ("labels", processor.patch_size, "canvas"),
-        ("fine_labels", processor.patch_size // 2, "canvas"),
-        ("global_labels", processor.patch_size, "global"),
-    ):
-        inputs[name] = torch.from_numpy(np.stack([label_cells(page, cell_size, view) for page in pages]))
-    return dict(inputs)
+    side = processor.patch_size
+    views = {"labels": (side, "canvas"), "fine_labels": (side // 2, "canvas"), "global_labels": (side, "global")}
+    labels = {name: np.stack([label_cells(page, *view) for page in pages]) for name, view in views.items()}
+    return {**inputs, **{name: torch.from_numpy(value) for name, value in labels.items()}}
 
 
 def make_cell_batch(options, split, batch_size, number, processor, num_scribbles=0):
@@ -213,8 +210,7 @@ def make_cell_batch(options, split, batch_size, number, processor, num_scribbles
             image_size = page.placement.image_size
         cells.append(labels)
         sequences.append({key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()})
-    paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED, "attention_mask": 0}
-    for sequence in sequences:
-        sequence["attention_mask"] = torch.ones_like(sequence["input_ids"])
+    paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED}
     batch = {key: pad_sequence([row[key] for row in sequences], True, value) for key, value in paddings.items()}
+    batch["attention_mask"] = pad_sequence([torch.ones_like(row["labels"]) for row in sequences], True)
     return {**batch, "cells": torch.cat(cells), "is_scribbled": torch.tensor(is_scribbled)}

@@ -68,7 +68,7 @@ class ComparisonArguments:
         for field in fields(self):
             value, kind = getattr(self, field.name), get_origin(field.type) or field.type
             if not isinstance(value, kind) or (field.name == "stage2" and not value):
-                name = {dict: "mapping of options to values"}.get(kind, kind.__name__)
+                name = "mapping" if kind is dict else kind.__name__
                 raise UserError(f"{field.name} is {value!r}; it must be a {name}.")
         config_fields = (*FilaConfig.sub_configs, "fusion_layers", "fusion_align")
         for name, allowed in (("fusion_types", FUSION_TYPES), ("model", config_fields), ("pretraining", PARTS)):
@@ -135,8 +135,7 @@ def run_strategy(options, base, fusion_type, seed):
     """Trains and evaluates one strategy with one seed, as far as it has not been done, from the networks of the FILA in
     the folder `base`, or from random ones."""
     folder, data = Path(options.output_dir) / f"{fusion_type}-seed{seed}", options.documents["stage1"]
-    model = folder / "start"
-    shared = make_random(data, options.model, seed) if base is None else load_fila(base)
+    model, shared = folder / "start", make_random(data, options.model, seed) if base is None else load_fila(base)
     make_start(*shared, fusion_type, seed, model)
     if options.alignment:
         model = align(data, options.alignment, model, base / CELLS, folder / "alignment")
@@ -153,9 +152,12 @@ def run_strategy(options, base, fusion_type, seed):
         for checkpoint in model.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     if not (folder / "evaluation").exists():
-        settings = {"batch_size": 16, **options.evaluation, "output_dir": str(folder / "evaluation")}
-        settings |= {"model_name_or_path": str(model), "data": data.output_dir}
-        settings["group_by"] = ["position", "kind", "text_height"]
+        settings = {"batch_size": 16, "group_by": ["position", "kind", "text_height"], **options.evaluation}
+        settings |= {
+            "model_name_or_path": str(model),
+            "data": data.output_dir,
+            "output_dir": str(folder / "evaluation"),
+        }
         run_eval.evaluate(make_options(run_eval.EvaluationArguments, settings, "evaluation"))
 
 
@@ -231,17 +233,13 @@ def write_comparison(options):
     keys = dict.fromkeys(key for values in summary.values() for key in values)
     rows = [(key, *(values.get(key, "") for values in summary.values())) for key in keys]
     table = make_table(("", *(NAMES[name] for name in summary)), rows)
-    text = (
-        "In percent, with 95 % intervals from a bootstrap over the questions; more: exact match, in points. Text heights "
-        "are those of capitals, in pixels of the ViT's canvas."
-    )
+    text = "In percent, with 95 % intervals over the questions. Text heights are those of capitals, in pixels of the canvas."
     labels = {"position inside": "inside a tile", "position across": "across a cut"}
     write_results(options, "results", "The four fusion strategies: exact match", text, table, summary, labels)
 
 
 def compare(options):
-    """Does what the options say, as far as it has not been done. Raises a `UserError` if the folder belongs to another
-    comparison."""
+    """Does what the options say, as far as it has not been done."""
     saved, recipe = Path(options.output_dir) / "recipe.yaml", asdict(options)
     del recipe["output_dir"]  # a folder may move
     if not saved.exists():

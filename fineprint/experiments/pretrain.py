@@ -49,10 +49,10 @@ class CharacterPretraining(nn.Module):
 
     def __init__(self, model, with_convnext=True):
         super().__init__()
-        self.vit, self.convnext = model.model.vision_tower.vit, None
+        self.vit = model.model.vision_tower.vit
+        self.convnext = model.model.vision_tower.convnext if with_convnext else None
         widths = [self.vit.config.hidden_size]
         if with_convnext:
-            self.convnext = model.model.vision_tower.convnext
             widths += [stage["num_chs"] for stage in self.convnext.feature_info[:-3:-1]]
         num_classes = SLOTS * (1 + len(CHARACTERS))
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, num_classes)) for size in widths)
@@ -172,9 +172,9 @@ def standardize_projector(model, batch):
 
 
 def train_network(network, make_batch, output, settings):
-    """Trains a network that returns its loss, on what `make_batch` makes of the numbers from 0 on, one batch a step. It
-    goes on from the last checkpoint in the folder `output`. `settings` are options of TrainingArguments, of which
-    `max_steps` is needed. Returns the log, a `list[dict]`."""
+    """Trains a network that returns its loss, on the batches that `make_batch` makes of the numbers from 0 on, from the
+    last checkpoint in the folder `output` on. `settings` are options of TrainingArguments, of which `max_steps` is
+    needed. Returns the log, a `list[dict]`."""
     fixed = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
     fixed |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1}
     arguments = make_options(FilaTrainingArguments, {**settings, **fixed}, output.name)

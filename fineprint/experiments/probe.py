@@ -24,14 +24,7 @@ from tqdm import tqdm
 from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
-from fila.fineprint.experiments.cells import (
-    IGNORED,
-    SLOTS,
-    lay_out_batch,
-    locate_characters,
-    make_page_batch,
-    tile_cells,
-)
+from fila.fineprint.experiments.cells import IGNORED, lay_out_batch, locate_characters, make_page_batch, tile_cells
 from fila.fineprint.experiments.compare import NAMES, ComparisonArguments, make_table, to_percent, write_results
 from fila.fineprint.experiments.pretrain import encode_pages, load_fila
 
@@ -96,7 +89,7 @@ def name_characters(known, asked):
     character, and which of these are named right."""
     is_character = asked["cells"] > 0
     is_right = np.zeros_like(is_character)
-    for slot in range(SLOTS):
+    for slot in range(is_character.shape[1]):
         rows, asked_rows = known["cells"][:, slot] > 0, is_character[:, slot]
         labels = known["cells"][rows, slot]
         if len(np.unique(labels)) > 1 and asked_rows.any():
@@ -135,16 +128,12 @@ def probe(options):
         if not (folder / "config.json").exists():
             raise UserError(f"There is no trained model in {folder}. Run compare.py first.")
     for name, folder in folders.items():
-        model, size = load_fila(folder)[0].eval(), options.num_batches
-        known, asked = (
-            read_tokens(model, options.documents["stage1"], split, size) for split in ("train", "validation")
-        )
+        model, data = load_fila(folder)[0].eval(), options.documents["stage1"]
+        known, asked = (read_tokens(model, data, split, options.num_batches) for split in ("train", "validation"))
         results[name] = summarize_characters(asked, *name_characters(known, asked))
     rows = [(NAMES[name], values["whole"], values["torn"], values["drop"]) for name, values in results.items()]
     table = make_table(("strategy", "whole", "torn by a cut", "drop, in points"), rows)
-    text = (
-        "Characters of unseen fonts that a linear probe names from the visual tokens, in percent, with 95 % intervals."
-    )
+    text = "Characters of unseen fonts that a linear probe names from visual tokens, in percent, with 95 % intervals."
     labels = {"whole": "whole", "torn": "torn by a cut"}
     write_results(options, "probe", "What a cut takes from the visual tokens", text, table, results, labels)
 

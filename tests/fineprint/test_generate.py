@@ -286,6 +286,7 @@ def test_card_counts_what_is_there(folder):
     questions = str(sum(len(make_sample(options(), "train", index)["messages"]) // 2 for index in range(7)))
     assert rows == [("train", "7", questions), ("validation", "2", "2"), ("test", "4", "4")]
     assert all(f"`{name}`" in text for name in FEATURES)
+    assert "size_categories" not in text  # which the README has for the default options
 
 
 def test_card_has_the_recipe_that_makes_the_same_pages(folder):

@@ -168,6 +168,7 @@ def test_decoder_learns_to_repeat_what_the_cells_hold(recipe):
     assert losses[-1] < 0.5
 
 
+@pytest.mark.slow
 def test_vision_learns_the_characters_of_a_page(recipe):
     torch.manual_seed(0)
     options = recipe.documents["stage1"]

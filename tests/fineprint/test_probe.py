@@ -88,6 +88,7 @@ def test_probe_names_what_the_tokens_hold(names_torn):
         probe.summarize_characters({**asked, "is_torn": np.zeros_like(asked["is_torn"])}, is_character, is_right)
 
 
+@pytest.mark.slow
 def test_models_are_probed_and_compared(tmp_path):
     (recipe,) = parse_arguments(ComparisonArguments, "", [RECIPE, "--output_dir", tmp_path])
     arguments = [str(RECIPE), "--output_dir", str(tmp_path), "--num_batches", "3"]
