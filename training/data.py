@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 import jinja2
 import multiprocess
@@ -42,6 +43,9 @@ SHUFFLED_ROWS = 1000  # of a stream, at a time
 DATA_KEYS = ("path", "name", "split", "image_folder", "weight")
 JSON_COLUMN = "_json"  # of a dataset from a JSON file: the whole row
 TOO_LONG, BAD = 0, -1  # lengths of rows that have none
+# transformers 5.16 marks the assistant's words wrongly where two threads render a chat template, and datasets has threads that
+# read streams ahead.
+_one_thread = Lock()
 
 
 @dataclass
@@ -166,7 +170,9 @@ def check_row(row, collator, image_folder="", decode=False):
     try:
         example = read_row(row, image_folder)
         get_size = (lambda image: decode_image(image).size[::-1]) if decode else get_image_size
-        encoded = collator.encode(example["messages"], [get_size(image) for image in example["images"]])
+        image_sizes = [get_size(image) for image in example["images"]]
+        with _one_thread:
+            encoded = collator.encode(example["messages"], image_sizes)
         return {"length": len(encoded["input_ids"]), "problem": ""}
     except SequenceTooLongError as error:
         return {"length": TOO_LONG, "problem": str(error)}
@@ -316,7 +322,9 @@ class SampleCollator:
     def __call__(self, samples):
         """`dict`: the model's inputs and `sample_ids` of shape (batch_size, 2), source and row of each sample. Raises a
         `UserError` for an image that can no longer be decoded."""
-        batch = self.collator([self.read(sample) for sample in samples])
+        examples = [self.read(sample) for sample in samples]
+        with _one_thread:
+            batch = self.collator(examples)
         return {**batch, "sample_ids": torch.tensor([[sample["source"], sample["row"]] for sample in samples])}
 
     def read(self, sample):

@@ -3,6 +3,7 @@
 """training/data.py: data in all its forms, mixed and streamed; bad rows."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -85,6 +86,25 @@ def test_mixture_follows_its_weights(processor, tmp_path):
     assert "labels" in collator([next(iter(streamed))])
     with pytest.raises(UserError, match=r"weights of the data are \[1, None\]"):
         make(processor, tmp_path, entries[0], paths[1])
+
+
+@pytest.fixture
+def hasty_threads():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_samples_are_collated_while_others_of_a_streamed_mixture_are_checked(processor, tmp_path, hasty_threads):
+    names = "ab"
+    paths = [write_json(tmp_path / f"{name}.json", [llava(f"{name}{n}", "yes") for n in range(200)]) for name in names]
+    samples, collator = make(processor, tmp_path, *paths, streaming=True)
+    count = 0
+    for sample in samples:  # datasets reads ahead, in threads
+        assert collator([sample])["input_ids"].shape == (1, sample["length"])
+        count += 1
+    assert count >= 400
 
 
 def bad_rows(folder):
