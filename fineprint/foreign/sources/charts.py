@@ -19,7 +19,7 @@ def show(draw, settings):
     width, height = map(int, settings["size"].split("x"))
     look = {"font.family": settings["font"].replace("_", " "), "font.size": float(settings["points"]), "pdf.fonttype": 42}
     with matplotlib.style.context(settings.get("style", "default")), matplotlib.rc_context(look):
-        figure = Figure(figsize=(width / INCH, height / INCH), dpi=INCH)
+        figure = Figure(figsize=(width / INCH, height / INCH), dpi=INCH, layout="constrained")
         draw(figure)
         pixels, vectors = io.BytesIO(), io.BytesIO()
         figure.savefig(pixels, format="png")
@@ -86,7 +86,7 @@ def energie(figure):
     @ask value | Wie viel Strom kam aus Wasserkraft? | 612 MWh | 612
     @ask value | How much did Photovoltaik produce? | 447 MWh | 447
     @ask compare | Which source has the shortest bar? | Biogas [-]
-    @ask line | What is the source given at the bottom? | Quelle: Gemeindewerke, Stand Mai 2032
+    @ask line | What is the source given at the bottom? | Quelle: Gemeindewerke, Stand Mai 2032 | Gemeindewerke, Stand Mai 2032 | Gemeindewerke
     """
     axes = figure.add_subplot()
     names, values = ["Wasserkraft", "Photovoltaik", "Windkraft", "Biogas"], [612, 447, 301, 128]
@@ -97,7 +97,7 @@ def energie(figure):
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Stromerzeugung der Gemeinde Oberlauf", loc="left", fontweight="bold")
     figure.text(0.02, 0.02, "Quelle: Gemeindewerke, Stand Mai 2032", fontsize=11)
-    figure.subplots_adjust(left=0.16, bottom=0.16)
+    figure.get_layout_engine().set(rect=(0, 0.08, 1, 0.92))
 
 
 def trial(figure):
@@ -142,7 +142,7 @@ def grouped(figure):
     @ask compare | In which year did Les Aubiers harvest more? | 2031 [-]
     @ask value | What was the harvest of La Combe in 2030? | 23.1 | 23,1
     @ask compare | Which orchard has the tallest bar of all? | Haut-Pré [-]
-    @ask label | Which years are compared? | 2030, 2031 | 2030 and 2031 | 2030 2031 [-]
+    @ask label | Which year do the light blue bars stand for? | 2030
     """
     axes = figure.add_subplot()
     places = np.arange(3)
@@ -156,7 +156,7 @@ def grouped(figure):
 def schedule(figure):
     """
     @page kind=chart language=en size=1200x420 font=Yanone_Kaffeesatz points=17
-    @ask heading | What project is this plan for? | Bridge repair: plan of work
+    @ask heading | What is this plan called? | Bridge repair: plan of work | Bridge repair
     @ask compare | Which task starts first? | Survey [-]
     @ask count | How many tasks does the plan have? | 5 | five [-]
     @ask value | How many days does Painting take? | 9 d | 9 | 9 days
@@ -177,7 +177,7 @@ def panels(figure):
     @page kind=chart language=en size=1400x480 font=DejaVu_Sans points=11
     @ask heading | What is the heading of panel (b)? | (b) Nitrate | Nitrate
     @ask label | What does the horizontal axis of the three panels show? | Distance from spring (km) [2]
-    @ask compare | Which panel shows oxygen? | (c) | c [-]
+    @ask compare | Which panel shows oxygen? | (c) | c | (c) Oxygen [-]
     @ask count | How many panels does the figure have? | 3 | three [-]
     """
     distance = np.linspace(0, 30, 40)
@@ -185,7 +185,6 @@ def panels(figure):
     for axes, (title, values) in zip(figure.subplots(1, 3), curves):
         axes.plot(distance, values, color="tab:blue")
         axes.set(title=title, xlabel="Distance from spring (km)")
-    figure.tight_layout()
 
 
 def heat(figure):

@@ -203,7 +203,7 @@ def list_sources(browser):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--only", default="", help="A regular expression: make these pages alone, and no questions.json.")
+    parser.add_argument("--only", default="", help="A regular expression: make these pages alone, and keep the rest.")
     options = parser.parse_args()
     (options.output_dir / "pages").mkdir(parents=True, exist_ok=True)
     browser = open_browser()
@@ -218,13 +218,15 @@ def main():
                 problems.append(str(error))
     finally:
         browser.quit()
-    print("\n".join([*problems, f"{len({row['image'] for row in rows})} pages, {len(rows)} questions"]))
-    if problems:
-        raise SystemExit(1)
+    made, path = {row["image"] for row in rows}, options.output_dir / "questions.json"
+    if path.exists():
+        rows += [row for row in json.loads(path.read_text()) if row["image"] not in made]
     rows.sort(key=lambda row: row["image"])
-    name = "some.json" if options.only else "questions.json"
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    (options.output_dir / name).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    print(f"{len(made)} pages made; {len(rows)} questions in all")
+    if problems:
+        raise SystemExit("\n".join(problems))
 
 
 if __name__ == "__main__":
