@@ -14,7 +14,7 @@ import pytest
 
 from helpers import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "fineprint" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "fineprint").glob("**/README.md"))]
 NUMBER = r"-?\d+(?:\.\d+)?"
 # A cell of figures: a number, with an interval or a unit of percent or none; not a version, a size or words.
 FIGURES = rf"{NUMBER}(?: ?%)?(?: \[{NUMBER}, {NUMBER}\])?"

@@ -17,7 +17,11 @@ INCH = 100  # pixels
 def show(draw, settings):
     """Image and characters of a chart; `size` is in pixels."""
     width, height = map(int, settings["size"].split("x"))
-    look = {"font.family": settings["font"].replace("_", " "), "font.size": float(settings["points"]), "pdf.fonttype": 42}
+    look = {
+        "font.family": settings["font"].replace("_", " "),
+        "font.size": float(settings["points"]),
+        "pdf.fonttype": 42,
+    }
     with matplotlib.style.context(settings.get("style", "default")), matplotlib.rc_context(look):
         figure = Figure(figsize=(width / INCH, height / INCH), dpi=INCH, layout="constrained")
         draw(figure)
@@ -75,7 +79,9 @@ def budget(figure):
     """
     axes = figure.add_subplot()
     shares = {"Rent": 38, "Food": 24, "Transport": 17, "Leisure": 12, "Insurance": 9}
-    axes.pie(shares.values(), labels=shares, autopct="%d %%", startangle=90, colors=matplotlib.colormaps["Pastel1"].colors)
+    axes.pie(
+        shares.values(), labels=shares, autopct="%d %%", startangle=90, colors=matplotlib.colormaps["Pastel1"].colors
+    )
     axes.set_title("Where the money goes", fontsize=18)
 
 
@@ -146,7 +152,10 @@ def grouped(figure):
     """
     axes = figure.add_subplot()
     places = np.arange(3)
-    for shift, year, values, color in ((-0.2, "2030", [18.4, 23.1, 30.6], "#b3cde3"), (0.2, "2031", [21.7, 19.8, 34.2], "#8856a7")):
+    for shift, year, values, color in (
+        (-0.2, "2030", [18.4, 23.1, 30.6], "#b3cde3"),
+        (0.2, "2031", [21.7, 19.8, 34.2], "#8856a7"),
+    ):
         axes.bar_label(axes.bar(places + shift, values, 0.38, label=year, color=color))
     axes.set_xticks(places, ["Les Aubiers", "La Combe", "Haut-Pré"])
     axes.set(title="Récolte de pommes par verger (tonnes)", ylim=(0, 40))
@@ -181,7 +190,11 @@ def panels(figure):
     @ask count | How many panels does the figure have? | 3 | three [-]
     """
     distance = np.linspace(0, 30, 40)
-    curves = [("(a) Temperature", 8 + distance / 4), ("(b) Nitrate", 2 + np.sqrt(distance)), ("(c) Oxygen", 11 - distance / 9)]
+    curves = [
+        ("(a) Temperature", 8 + distance / 4),
+        ("(b) Nitrate", 2 + np.sqrt(distance)),
+        ("(c) Oxygen", 11 - distance / 9),
+    ]
     for axes, (title, values) in zip(figure.subplots(1, 3), curves):
         axes.plot(distance, values, color="tab:blue")
         axes.set(title=title, xlabel="Distance from spring (km)")
@@ -205,4 +218,6 @@ def heat(figure):
     axes.set_title("Ore di sole, media giornaliera")
 
 
-CHARTS = {draw.__name__: draw for draw in (ferry, snow, budget, energie, trial, servers, grouped, schedule, panels, heat)}
+CHARTS = {
+    draw.__name__: draw for draw in (ferry, snow, budget, energie, trial, servers, grouped, schedule, panels, heat)
+}

@@ -109,17 +109,19 @@ def measure(image, found, placement):
     if found is None:
         return {"box": None, "position": None, "text_height": None}
     text, boxes = found
-    ink = tighten(image, np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)]))
-    if ink is None:
+    box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+    ink = tighten(image, box)
+    if ink is None or (box[2:] > np.add(image.size, 1)).any():
         raise ValueError(f"{text!r} cannot be seen.")
     quad = corners([int(value) for value in ink])
-    capitals = [tighten(image, box) for character, box in zip(text, boxes) if character.isupper() or character.isdigit()]
-    heights = [capital[3] - capital[1] for capital in capitals if capital]
+    # The highest: old-style digits are low, and J and Q go below the line.
+    high = [tighten(image, box) for letter, box in zip(text, boxes) if re.match("[A-IK-PR-Z0-9]", letter)]
+    heights = [capital[3] - capital[1] for capital in high if capital]
     scale = placement.canvas_scale[1]
     return {
         "box": quad.flatten().tolist(),
         "position": locate(placement.to_canvas(quad), TILE, placement.grid),
-        "text_height": round(float(np.median(heights) * scale), 1) if heights else None,
+        "text_height": round(float(max(heights) * scale), 1) if heights else None,
     }
 
 

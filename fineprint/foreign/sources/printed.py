@@ -20,7 +20,9 @@ def run(*command, folder):
     environment = {**os.environ, "HOME": str(folder), "TEXMFVAR": str(folder)}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     if result.returncode:
-        raise ValueError(f"{command}: {result.stdout.decode(errors='replace')[-2000:]} {result.stderr.decode()[-2000:]}")
+        raise ValueError(
+            f"{command}: {result.stdout.decode(errors='replace')[-2000:]} {result.stderr.decode()[-2000:]}"
+        )
     return result.stdout
 
 
