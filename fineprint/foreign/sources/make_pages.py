@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the foreign pages again: typesets every source beside this file, and writes `pages/` and `questions.json`.
 
-python fineprint/foreign/sources/make_pages.py --output_dir build/foreign
+python fineprint/foreign/sources/make_pages.py --output_dir build/foreign-pages
 
 Needs the programs that ../README.md names. A source carries its page's settings and questions in comments:
 
     @page kind=receipt language=en width=420
     @ask total | How much was paid in all? | 18.40 | 18,40
 
-The settings are `kind`, `language`, `width` in pixels, and for some programs `crop=left,top,right,bottom` in pixels, `page` (of a
-PDF, from 1), `size` of the paper in points or of a terminal in characters, `font`, `colors` and `points`. A question has its task,
-its text, its answer and accepted variants. The answer must be found once on the page; `[2]` at the end says which one if it is
-there several times, and `[-]` that it has no place: a count, or an answer that is read off in several places.
+The settings are `kind` and `language`; `width` in pixels; for some `crop=left,top,right,bottom` in pixels, the `page` of a PDF,
+from 1, or the `size` of the paper in points (groff), of the terminal in characters (xterm) or of the chart in pixels (matplotlib);
+`font` and `colors` of a terminal; `font`, `points` and `style` of a chart.
+
+A question has its task, its text, its answer and accepted variants. The answer must be found once on the page; `[2]` at the end
+says which one if it is there several times, and `[-]` that it has no place: a count, or a comparison of several places.
 """
 
 import argparse

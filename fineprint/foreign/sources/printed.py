@@ -12,8 +12,8 @@ from pathlib import Path
 import PIL.Image
 import pypdfium2
 
-# Font, size of a character's cell in pixels, and colours are those of the settings.
-TERMINAL = "xterm -b 4 -geometry {size} -fn {font} -bg {background} -fg {ink} +sb -T page -e"
+BORDER = 4  # of a terminal, in pixels
+TERMINAL = "xterm -b {border} -geometry {size} -fn {font} -bg {background} -fg {ink} +sb -T page -e"
 
 
 def run(*command, folder):
@@ -87,7 +87,8 @@ def xterm(source, settings, folder):
     shown = shown.replace("^[", "\x1b")
     (folder / "shown").write_text(shown)
     background, ink = settings["colors"].split(",")
-    command = TERMINAL.format(size=settings["size"], font=settings["font"], background=background, ink=ink).split()
+    look = {"border": BORDER, "size": settings["size"], "font": settings["font"], "background": background, "ink": ink}
+    command = TERMINAL.format(**look).split()
     environment = {**os.environ, "DISPLAY": ":77", "LC_ALL": "C.UTF-8"}
     server = subprocess.Popen(["Xvfb", ":77", "-screen", "0", "1600x1200x24"], stderr=subprocess.DEVNULL)
     time.sleep(2)
@@ -101,11 +102,11 @@ def xterm(source, settings, folder):
         server.kill()
     image = PIL.Image.open(folder / "page.png").convert("RGB")
     columns, rows = map(int, settings["size"].split("x"))
-    wide, high = (image.width - 8) // columns, (image.height - 8) // rows
+    wide, high = (image.width - 2 * BORDER) // columns, (image.height - 2 * BORDER) // rows
     characters = []
     for row, line in enumerate(re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()):
         for column, character in enumerate(line):
-            left, top = 4 + column * wide, 4 + row * high
+            left, top = BORDER + column * wide, BORDER + row * high
             characters.append((character, [left, top, left + wide, top + high] if character.strip() else None))
         characters.append(("\n", None))
     return image, characters
