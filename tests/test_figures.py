@@ -14,7 +14,7 @@ import pytest
 
 from helpers import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "fineprint" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "fineprint").glob("**/README.md"))]
 NAMES = {
     "overall": ["all"],
     "across": ["across a cut"],
