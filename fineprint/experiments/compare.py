@@ -173,15 +173,16 @@ def summarize_answers(answers, edges):
     `fusion_type`, `seed`, `row`, `em`, `anls`, `position`, `text_height` and `kind`, `edges` are those of the classes of
     text heights, in pixels of the ViT's canvas."""
     groups = ["position", "text_height", "kind"]
-    answers = answers.assign(text_height=make_bins(answers["text_height"], edges).astype(str))
+    answers = answers.assign(text_height=make_bins(answers["text_height"], edges))
     # One value for a question, the mean over the seeds.
-    items = answers.groupby(["fusion_type", "row", *groups], sort=False)[["em", "anls"]].mean().reset_index()
+    keys = ["fusion_type", "row", *groups]
+    items = answers.groupby(keys, sort=False, observed=True)[["em", "anls"]].mean().reset_index()
     read = items.pivot(index="row", columns="fusion_type", values="em")
     summary = {}
     for name, part in items.groupby("fusion_type", sort=False):
         values = {"exact match": part["em"], "ANLS": part["anls"]}
         for group in groups:
-            values |= {f"{group} {key}": rows["em"] for key, rows in part.groupby(group)}
+            values |= {f"{group} {key}": rows["em"] for key, rows in part.groupby(group, observed=True)}
         values |= {f"more than {other}": read[name] - read[other] for other in read if other != name}
         seeds = answers[answers["fusion_type"] == name].groupby("seed")["em"].mean()
         summary[name] = {key: to_percent(value) for key, value in values.items()}
@@ -226,7 +227,7 @@ def write_comparison(options):
     parts = []
     for name, seed in product(options.fusion_types, options.seeds):
         path = Path(options.output_dir) / f"{name}-seed{seed}" / "evaluation" / "predictions.jsonl"
-        part = pd.read_json(path, lines=True, convert_dates=False, dtype=False)
+        part = pd.read_json(path, lines=True, dtype=False)
         part = part[["row", "em", "anls"]].join(pd.DataFrame(part["groups"].tolist()))
         parts.append(part.assign(fusion_type=name, seed=seed))
     summary = summarize_answers(pd.concat(parts, ignore_index=True), options.text_height_edges)
