@@ -13,7 +13,7 @@ import pytest
 
 from fila.evaluation.metrics import score
 from fila.evaluation.questions import read_question
-from fila.fineprint import documents, sources, templates
+from fila.fineprint import sources
 from fila.fineprint.pages import Placement, image_processor, locate
 from fila.training.data import load_data_source
 from helpers import ROOT
@@ -105,31 +105,27 @@ def test_text_is_neither_tiny_nor_huge(images):
     assert len(heights) >= 250 and min(heights) >= 7 and max(heights) <= 42
 
 
-def generator_texts():
-    """Whole texts of the generator, in lower case: labels, titles and values that it does not put together of several."""
-    texts = {label for labels, _, _ in documents.FORM_FIELDS for label in labels}
-    texts |= {name for _, names in documents.ROWS.values() for name in names}
-    for template in (
-        item for kind in templates.TEMPLATES.values() for split in kind.values() for item in split.values()
-    ):
-        for value in template.values():
-            texts |= {item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)}
-    for settings in templates.MORE_SETTINGS.values():
-        texts |= {item for values in settings.values() for item in values if isinstance(item, str)}
-    texts |= set(sources._JOBS)
-    texts |= {f"{kind} {goods}" for kind in sources._GOODS_KINDS for goods in sources._GOODS}
-    return {text.casefold() for text in texts if len(text) > 4}
+def leaves(item):
+    """The strings in nested lists and dicts."""
+    if isinstance(item, str):
+        return {item}
+    items = item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
+    return {text for part in items for text in leaves(part)}
 
 
 def test_the_generator_has_no_part_in_it():
+    data = sources.DATA
+    texts = leaves({key: value for key, value in data.items() if key not in ("fonts", "photos", "words")})
+    words = data["words"]
+    texts |= {f"{kind} {goods}" for kind in words["goods_kind"] for goods in words["goods"]} | set(sources._JOBS)
     tree = ast.parse((ROOT / "fineprint" / "documents.py").read_text())
-    literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    asked = {text for text in literals if text.endswith("?")} | {
-        f"What is the {noun}?" for _, noun, _ in documents.FORM_FIELDS
-    }
-    assert len(asked) > 20 and "What is the total?" in asked
+    texts |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    asked = {text for text in texts if text.endswith("?")}
+    asked |= {f"What is the {noun}?" for _, noun, _ in data["form_fields"]}
+    assert len(asked) > 20
+    assert "What is the total?" in asked
     assert [row["messages"][0]["content"] for row in ROWS if row["messages"][0]["content"] in asked] == []
-    texts = generator_texts()
+    texts = {text.casefold() for text in texts if len(text) > 4}
     assert len(texts) > 1000
     assert [text for row in ROWS for text in row["answers"] if text.casefold() in texts] == []
     people = {name.casefold() for name in sources._FIRST_NAMES}, {name.casefold() for name in sources._SURNAMES}
