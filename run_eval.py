@@ -5,16 +5,17 @@
 python run_eval.py --model_name_or_path stage2 --data build/fineprint --output_dir results/stage2 \\
     --group_by position kind text_height:8,10,12,16 'position*text_height:12'
 
-The model is a folder or a Hub id: a FILA, or any model of transformers that `AutoModelForImageTextToText` loads and whose
-processor has a chat template. Code that comes with it is run.
+The model is a folder or a Hub id: a FILA, or any model of transformers that `AutoModelForImageTextToText` loads and
+whose processor has a chat template. Code that comes with it is run.
 
-The data is what train.py takes: a .json, .jsonl or .parquet file, a folder of `save_to_disk`, or a dataset on the Hub. The
-first question of a row is asked, with what comes before it, and decoded greedily. Its reference is the assistant's answer,
-or any of the texts in the column `answers` if the row has one. evaluation/metrics.py says how answers are scored.
+The data is what train.py takes: a .json, .jsonl or .parquet file, a folder of `save_to_disk`, or a dataset on the Hub.
+The first question of a row is asked, with what comes before it, and decoded greedily. Its reference is the assistant's
+answer, or any of the texts in the column `answers` if the row has one. evaluation/metrics.py says how answers are
+scored.
 
-The output folder is complete or absent: `results.json`, `results.md` (tables), `predictions.jsonl` (an answer each line, in
-the order of the data) and `mistakes.png` (unless there are none). With a column `box`, eight numbers that are the corners
-(x, y) of the answer in pixels of the image, the mistakes are shown with a close-up of that place.
+The output folder is complete or absent: `results.json`, `results.md` (tables), `predictions.jsonl` (an answer each
+line, in the order of the data) and `mistakes.png` (unless there are none). With a column `box`, eight numbers that are
+the corners (x, y) of the answer in pixels of the image, the mistakes are shown with a close-up of that place.
 """
 
 import platform
@@ -96,8 +97,8 @@ def describe_environment(model):
 
 
 def evaluate(options):
-    """Does what [`EvaluationArguments`] say, and returns the `dict` of results.json. Raises a `UserError` for anything that a
-    user can fix. No output is left then."""
+    """Does what [`EvaluationArguments`] say, and returns the `dict` of results.json. Raises a `UserError` for anything
+    that a user can fix. No output is left then."""
     options.check()
     source = load_data(options)
     try:
@@ -113,8 +114,8 @@ def evaluate(options):
 
 
 def ask(source, options):
-    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl. `seconds` are those from the
-    first batch to the last, reading included."""
+    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl. `seconds` are those
+    from the first batch to the last, reading included."""
     questions = [read_question(source, row) for row in range(len(source.dataset))]
     groups, values = make_groups([question["columns"] for question in questions], source, options.group_by)
     load_options = (options.dtype, options.device, options.attn_implementation)

@@ -6,10 +6,10 @@ python train.py recipes/stage1.yaml --model_name_or_path fila-llama3-8b --train_
 accelerate launch --config_file recipes/accelerate/fsdp2.yaml train.py recipes/stage2.yaml ...
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides. All options of
-TrainingArguments are there. A run that was interrupted continues from its last whole checkpoint when it is started again.
+TrainingArguments are there. An interrupted run, started again, continues from its last whole checkpoint.
 
-Data (`--train_data`, `--eval_data`; several are allowed): a .json, .jsonl or .parquet file, a folder of
-`save_to_disk`, or a dataset on the Hub. In a recipe an entry may also be a mapping of `path`, `name`, `split`, `image_folder` and
+Data (`--train_data`, `--eval_data`; several are allowed): a .json, .jsonl or .parquet file, a folder of `save_to_disk`,
+or a dataset on the Hub. In a recipe an entry may also be a mapping of `path`, `name`, `split`, `image_folder` and
 `weight`. Rows are LLaVA's (`image`, `conversations` with `<image>`) or chats (`messages`, and `images` or `image`).
 """
 

@@ -10,10 +10,10 @@ from fila.common.devices import resolve_dtype
 
 
 def load_model(model_name_or_path, dtype="auto", device=None, attn_implementation=None):
-    """`tuple[PreTrainedModel, ProcessorMixin]`: a FILA, or another model that `AutoModelForImageTextToText` loads and whose
-    processor has a chat template, in eval mode and set to greedy decoding. Code that comes with them is run. The device is an
-    accelerator if there is one; [`~fila.common.devices.resolve_dtype`] says what `dtype="auto"` means. Raises a `UserError`
-    if it is not a vision-language model, or the device cannot be used or cannot hold it."""
+    """`tuple[PreTrainedModel, ProcessorMixin]`: a FILA, or another model that `AutoModelForImageTextToText` loads and
+    whose processor has a chat template, in eval mode and set to greedy decoding. Code that comes with them is run. The
+    device is an accelerator if there is one; [`~fila.common.devices.resolve_dtype`] says what `dtype="auto"` means.
+    Raises a `UserError` if it is not a vision-language model, or the device cannot be used or cannot hold it."""
     try:
         device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
         processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=True)

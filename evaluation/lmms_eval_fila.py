@@ -23,8 +23,9 @@ MAX_NEW_TOKENS = 1024  # where a task says nothing
 
 
 class Fila(lmms):
-    """Answers the requests of lmms-eval, `batch_size` of them together on each process. The device is the one that accelerate
-    gives the process if none is given; [`~fila.evaluation.answer.load_model`] explains the other arguments."""
+    """Answers the requests of lmms-eval, `batch_size` of them together on each process. The device is the one that
+    accelerate gives the process if none is given; [`~fila.evaluation.answer.load_model`] explains the other
+    arguments."""
 
     is_simple = False  # takes conversations
 

@@ -14,16 +14,17 @@ MAX_DISTINCT_VALUES = 8  # a numeric column with more is cut into quartiles
 
 
 def score(prediction, references):
-    """`dict`: of an answer and the closest of its references, `anls` (`float`), 1 - edit distance / length of the longer text,
-    0 if below 0.5; and `em` (`int`), whether that is 1. Case and the amount of white space do not count, all else does."""
+    """`dict`: of an answer and the closest of its references, `anls` (`float`), 1 - edit distance / length of the
+    longer text, 0 if below 0.5; and `em` (`int`), whether that is 1. Case and the amount of white space do not count,
+    all else does."""
     anls = anls_score(tuple(references), prediction)  # a tuple holds alternatives
     return {"em": int(anls == 1), "anls": anls}
 
 
 def mean_with_interval(values):
-    """`tuple[float, list[float] | None]`: the mean of an array of shape (n,), one value for each question, and the bounds of
-    its 95 % confidence interval, from scipy's percentile bootstrap, unless there is just one value. Values that are all equal
-    give an interval without width, which does not mean certainty."""
+    """`tuple[float, list[float] | None]`: the mean of an array of shape (n,), one value for each question, and the
+    bounds of its 95 % confidence interval, from scipy's percentile bootstrap, unless there is just one value. Values
+    that are all equal give an interval without width, which does not mean certainty."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), None
@@ -33,8 +34,8 @@ def mean_with_interval(values):
 
 
 def summarize_scores(scores):
-    """`dict`: `n`, the number of rows of a `pd.DataFrame`, and of its columns `em` and `anls` the means, and under `em_ci` and
-    `anls_ci` what [`mean_with_interval`] gives."""
+    """`dict`: `n`, the number of rows of a `pd.DataFrame`, and of its columns `em` and `anls` the means, and under
+    `em_ci` and `anls_ci` what [`mean_with_interval`] gives."""
     summary = {"n": len(scores)}
     for name in ("em", "anls"):
         summary[name], summary[f"{name}_ci"] = mean_with_interval(scores[name])
@@ -42,9 +43,9 @@ def summarize_scores(scores):
 
 
 def make_bins(values, edges=None):
-    """`pd.Series`: the name of the group that each value of a `pd.Series` belongs to, `"none"` where it is missing, as ordered
-    categories. `edges` are rising numbers, each of which begins a bin. Numbers without edges are cut into quartiles, unless
-    there are few different ones."""
+    """`pd.Series`: the name of the group that each value of a `pd.Series` belongs to, `"none"` where it is missing, as
+    ordered categories. `edges` are rising numbers, each of which begins a bin. Numbers without edges are cut into
+    quartiles, unless there are few different ones."""
     is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     if edges is None and is_number and values.nunique() > MAX_DISTINCT_VALUES:
         edges = sorted({float(f"{edge:.3g}") for edge in values.quantile([0.25, 0.5, 0.75])})
@@ -60,10 +61,10 @@ def make_bins(values, edges=None):
 
 
 def make_groups(rows, source, groupings):
-    """`tuple[dict[str, list[pd.Series]], list[dict]]`: for each grouping, under the names of its columns, the bins that the rows
-    of a [`~fila.training.data.DataSource`] belong to; and the values in these columns, row by row. `rows` are the columns of
-    plain values of all rows. A grouping is a column or COLUMN:EDGE,EDGE,..., or several of these with `*` between. Raises a
-    `UserError` if there is no such column, or edges are not rising numbers."""
+    """`tuple[dict[str, list[pd.Series]], list[dict]]`: for each grouping, under the names of its columns, the bins that
+    the rows of a [`~fila.training.data.DataSource`] belong to; and the values in these columns, row by row. `rows` are
+    the columns of plain values of all rows. A grouping is a column or COLUMN:EDGE,EDGE,..., or several of these with
+    `*` between. Raises a `UserError` if there is no such column, or edges are not rising numbers."""
     table, groups, used = pd.DataFrame(rows).dropna(axis=1, how="all"), {}, {}
     for column, feature in source.dataset.features.items():
         if isinstance(feature, ClassLabel) and column in table:

@@ -15,10 +15,10 @@ from fila.training.rows import decode_image, get_image_size, read_row
 
 
 def read_question(source, row, decode=False):
-    """`dict`: the first question of row number `row` of a [`~fila.training.data.DataSource`]: `messages` before the first
-    answer, with the images in their items if `decode` is set; `question`, the text of the last message; `references`, a list
-    of texts; `image_sizes`, as (height, width); `row`; and `columns`, those of plain values. Raises a `UserError` that names
-    file and row if the row is invalid, has no answer, or an image cannot be read."""
+    """`dict`: the first question of row number `row` of a [`~fila.training.data.DataSource`]: `messages` before the
+    first answer, with the images in their items if `decode` is set; `question`, the text of the last message;
+    `references`, a list of texts; `image_sizes`, as (height, width); `row`; and `columns`, those of plain values.
+    Raises a `UserError` that names file and row if the row is invalid, has no answer, or an image cannot be read."""
     try:
         content = source.read(row)
         example = read_row(content, source.image_folder)
@@ -47,8 +47,8 @@ def _get_text(message):
 
 
 def _collate_questions(rows, source, processor):
-    """The numbers of rows, and the model's inputs for their questions; or the `UserError` about them, which would have a
-    traceback for a message if a worker raised it."""
+    """The numbers of rows, and the model's inputs for their questions; or the `UserError` about them, which would have
+    a traceback for a message if a worker raised it."""
     try:
         return rows, prepare_inputs(processor, [read_question(source, row, decode=True)["messages"] for row in rows])
     except UserError as error:
@@ -59,9 +59,9 @@ def _collate_questions(rows, source, processor):
 
 
 def answer_questions(model, processor, source, questions, options):
-    """`list[str]`: the answers to `questions`, which are those of all rows of `source`, in their order. Those of like size are
-    asked together and the largest first, so that memory runs out early or not at all. Raises a `UserError` if an image is
-    broken, or if the processor refuses a question."""
+    """`list[str]`: the answers to `questions`, which are those of all rows of `source`, in their order. Those of like
+    size are asked together and the largest first, so that memory runs out early or not at all. Raises a `UserError` if
+    an image is broken, or if the processor refuses a question."""
     image_processor = processor.image_processor
     count_tokens = getattr(image_processor, "get_number_of_image_tokens", lambda height, width: height * width)
 

@@ -14,8 +14,8 @@ from fila.evaluation.questions import read_question
 
 TABLE = """# {model_name_or_path} on {data}, {split}
 
-Greedy answers of up to {max_new_tokens} tokens; {dtype} on {processor}, transformers {transformers}. In percent, with 95 % \
-confidence intervals (percentile bootstrap over questions). Case and the amount of white space do not count.
+Greedy answers of up to {max_new_tokens} tokens; {dtype} on {processor}, transformers {transformers}. In percent, with \
+95 % confidence intervals (percentile bootstrap over questions). Case and the amount of white space do not count.
 
 | grouping | group | questions | exact match | ANLS |
 |---|---|---:|---:|---:|

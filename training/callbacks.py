@@ -1,6 +1,7 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Trainer of a FILA: what the stock one leaves open about losses, learning rates, the order of samples and checkpoints."""
+"""The Trainer of a FILA: what the stock one leaves open about losses, learning rates, the order of samples and
+checkpoints."""
 
 import zipfile
 from collections import defaultdict
@@ -16,8 +17,8 @@ from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX,
 
 
 class TrainingProgress(TrainerCallback, ExportableState):
-    """Orders the samples of each epoch such that an interrupted run finds the same order again, and notes in checkpoints
-    how many processes made them, for [`find_checkpoint`]."""
+    """Orders the samples of each epoch such that an interrupted run finds the same order again, and notes in
+    checkpoints how many processes made them, for [`find_checkpoint`]."""
 
     def __init__(self, world_size):
         self.world_size = world_size
@@ -26,8 +27,8 @@ class TrainingProgress(TrainerCallback, ExportableState):
         return {"args": {"world_size": self.world_size}, "attributes": {}}
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        # The random sampler has a seed for each epoch. The length-grouped one would draw from the global generator, whose
-        # state at the start of an epoch is lost when the run is resumed in the middle of it.
+        # The random sampler has a seed for each epoch. The length-grouped one would draw from the global generator,
+        # whose state at the start of an epoch is lost when the run is resumed in the middle of it.
         batch_sampler = train_dataloader.batch_sampler
         batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # several processes share the batches
         sampler = getattr(batch_sampler, "sampler", None)
@@ -37,8 +38,8 @@ class TrainingProgress(TrainerCallback, ExportableState):
 
 
 class FilaTrainer(Trainer):
-    """A Trainer for batches of [`SampleCollator`]. ViT and ConvNeXt may have a learning rate of their own, `vision_lr`, as may
-    fusion and projector, `fusion_lr`."""
+    """A Trainer for batches of [`SampleCollator`]. ViT and ConvNeXt may have a learning rate of their own, `vision_lr`,
+    as may fusion and projector, `fusion_lr`."""
 
     def __init__(self, *args, vision_lr=None, fusion_lr=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -72,18 +73,18 @@ class FilaTrainer(Trainer):
             return result
         samples = [self.data_collator.sources[source].describe(row) for source, row in sample_ids.tolist()]
         raise UserError(
-            f"The loss of step {self.state.global_step} is {loss.item()}, with {'; '.join(samples)}. Lower the learning "
-            "rate, or look at these samples. The last checkpoint was saved before this step."
+            f"The loss of step {self.state.global_step} is {loss.item()}, with {'; '.join(samples)}. Lower the "
+            "learning rate, or look at these samples. The last checkpoint was saved before this step."
         )
 
 
 def find_checkpoint(output_dir):
-    """The newest whole checkpoint of a run. The Trainer's first process writes `trainer_state.json` last, so what was being
-    written when a run was killed has none, or half of one; or it lacks the random state of another process, which is the
-    last that the others write.
+    """The newest whole checkpoint of a run. The Trainer's first process writes `trainer_state.json` last, so what was
+    being written when a run was killed has none, or half of one; or it lacks the random state of another process, which
+    is the last that the others write.
 
-    Returns a `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones. A whole one that no run can continue
-    from, of `--save_only_model`, is neither."""
+    Returns a `tuple[Path | None, list[Path]]`: the checkpoint, and the unfinished ones. A whole one that no run can
+    continue from, of `--save_only_model`, is neither."""
     folders = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name[11:].isdigit()]
     checkpoint, unfinished = None, []
     for folder in sorted(folders, key=lambda folder: int(folder.name[11:])):

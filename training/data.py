@@ -43,8 +43,8 @@ SHUFFLED_ROWS = 1000  # of a stream, at a time
 DATA_KEYS = ("path", "name", "split", "image_folder", "weight")
 JSON_COLUMN = "_json"  # of a dataset from a JSON file: the whole row
 TOO_LONG, BAD = 0, -1  # lengths of rows that have none
-# transformers 5.16 marks the assistant's words wrongly where two threads render a chat template, and datasets has threads that
-# read streams ahead.
+# On transformers 5.16, two threads that render chat templates mark the answers wrongly, and datasets reads streams
+# ahead in threads.
 _one_thread = Lock()
 
 
@@ -121,8 +121,8 @@ def _open_dataset(path, entry, streaming):
     if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
         dataset = load_from_disk(str(path))
         return dataset[split] if isinstance(dataset, dict) else dataset
-    # datasets would take another folder of the same name, or what this one once held, for a folder whose README.md names
-    # its files.
+    # datasets would take another folder of the same name, or what this one once held, for a folder whose README.md
+    # names its files.
     files = sorted(path.resolve().rglob("*")) if path.is_dir() and not streaming else []
     cache = str(_cache_path(_file_states(files))) if files else None
     return load_dataset(entry["path"], entry.get("name"), split=split, streaming=streaming, cache_dir=cache)
@@ -165,8 +165,8 @@ def _decode_json(row):
 
 
 def check_row(row, collator, image_folder="", decode=False):
-    """`dict`: the `length` of a row in tokens, or `TOO_LONG` or `BAD`, and its `problem`, a phrase that follows the name of
-    the row. With `decode`, images are read whole."""
+    """`dict`: the `length` of a row in tokens, or `TOO_LONG` or `BAD`, and its `problem`, a phrase that follows the
+    name of the row. With `decode`, images are read whole."""
     try:
         example = read_row(row, image_folder)
         get_size = (lambda image: decode_image(image).size[::-1]) if decode else get_image_size
@@ -192,7 +192,8 @@ def _raise_on_bad_rows(source, problems):
 
 
 def _list_bad_rows(output_dir, source, problems):
-    """Adds `problems` to bad_samples.jsonl, unless they are there from an earlier epoch or start, or another process."""
+    """Adds `problems` to bad_samples.jsonl, unless they are there from an earlier epoch or start, or another
+    process."""
     os.makedirs(output_dir, exist_ok=True)
     path = Path(output_dir, "bad_samples.jsonl")
     lines = [json.dumps({"data": source.name, "row": row, "problem": text}) + "\n" for row, text in problems.items()]
@@ -203,7 +204,8 @@ def _list_bad_rows(output_dir, source, problems):
 
 
 def _make_fingerprint(collator):
-    """`str`: stands for all that the length of a sample depends on, but the data: processor, longest sequence and code."""
+    """`str`: stands for all that the length of a sample depends on, but the data: processor, longest sequence and
+    code."""
     with TemporaryDirectory() as folder:
         collator.processor.save_pretrained(folder)
         code = [__file__, inspect.getfile(read_row), inspect.getfile(type(collator))]
@@ -245,12 +247,12 @@ def _check_rows(source, collator, data_arguments, training_arguments):
 
 
 def index_rows(source, collator, data_arguments, training_arguments):
-    """`Dataset`: `source`, `row` and `length` in tokens of the rows that can be trained on. Raises a `UserError` if a row is
-    bad, or none is left.
+    """`Dataset`: `source`, `row` and `length` in tokens of the rows that can be trained on. Raises a `UserError` if a
+    row is bad, or none is left.
 
-    The first process of each machine checks every row, once, for the others and for later runs. It does so again when the
-    files of the data, the processor or `max_length` have changed, or with `overwrite_cache`. Rows that were bad are checked
-    again at each start; images of good ones are not looked at again."""
+    The first process of each machine checks every row, once, for the others and for later runs. It does so again when
+    the files of the data, the processor or `max_length` have changed, or with `overwrite_cache`. Rows that were bad are
+    checked again at each start; images of good ones are not looked at again."""
     with training_arguments.main_process_first(desc=f"checking {source.name}"):
         lengths, problems = _check_rows(source, collator, data_arguments, training_arguments)
     if not data_arguments.skip_bad_samples:
@@ -293,9 +295,9 @@ def _make_stream(source, collator, data_arguments, training_arguments):
 
 
 def make_dataset(sources, collator, data_arguments, training_arguments, streaming=False):
-    """`Dataset` or `IterableDataset`: the samples of one or more datasets, with `source`, the number of their dataset, `row`
-    and `length` in tokens; when streaming, also with `messages` and `images`. Raises a `UserError` for data that cannot be
-    trained on.
+    """`Dataset` or `IterableDataset`: the samples of one or more datasets, with `source`, the number of their dataset,
+    `row` and `length` in tokens; when streaming, also with `messages` and `images`. Raises a `UserError` for data that
+    cannot be trained on.
 
     With weights, samples are drawn by them until each dataset has been seen whole; without, each sample comes once, or
     streams are mixed evenly. Rows of a stream are checked when they come."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a FILA in the two stages of the paper: options, preview, LoRA, the run, and the model folder that it leaves."""
+"""Trains a FILA in the two stages of the paper: options, preview, LoRA, the run, and its model folder."""
 
 import re
 import shutil
@@ -63,9 +63,9 @@ class ModelArguments:
 
 @dataclass
 class FilaTrainingArguments(TrainingArguments):
-    """The Trainer's options, with defaults that fit a FILA and its data. Without an accelerator it trains on the CPU."""
+    """The Trainer's options, with defaults that fit a FILA and its data. The CPU is used if there is nothing else."""
 
-    # The collator reads columns that the model's forward has not; the model's batches cannot be cut along one dimension.
+    # The collator reads columns that forward has not, and batches cannot be cut along one dimension.
     remove_unused_columns: bool = HfArg(default=False, help="Must be false.")
     prediction_loss_only: bool = HfArg(default=True, help="Evaluate the loss alone.")
     accelerator_config: dict | str | None = HfArg(
@@ -82,9 +82,9 @@ class FilaTrainingArguments(TrainingArguments):
 
 
 def add_lora(model, model_arguments):
-    """Puts LoRA on the linear layers of the decoder and freezes the rest of the decoder. Everything else stays as it is.
-    Returns the `PeftModel` around `model`, which is changed in place and can be trained as it is: then its checkpoints hold
-    all that is trained, not the adapter alone."""
+    """Puts LoRA on the linear layers of the decoder and freezes the rest of the decoder. Everything else stays as it
+    is. Returns the `PeftModel` around `model`, which is changed in place and can be trained as it is: then its
+    checkpoints hold all that is trained, not the adapter alone."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -125,8 +125,9 @@ def preview(dataset, collator, count, output_dir):
 
 
 def train(model_arguments, data_arguments, training_arguments):
-    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the training and,
-    with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can fix."""
+    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the
+    training and, with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can
+    fix."""
     start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
     if training_arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
@@ -187,7 +188,7 @@ def _run(model_arguments, data_arguments, training_arguments, config, collator, 
 
 
 def _prepare_checkpoint(trainer):
-    """Removes what an interrupted run left half written. Returns the path of the checkpoint to continue from, or None."""
+    """Removes what an interrupted run left half written. Returns the path of the checkpoint to continue from."""
     checkpoint, unfinished = find_checkpoint(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         for folder in unfinished:
@@ -200,8 +201,8 @@ def _prepare_checkpoint(trainer):
 
 
 def rebuild_model(model_class, config, state_dict, model_arguments):
-    """[`FilaForConditionalGeneration`]: a plain model of whole trained weights, those of LoRA among them, in the dtype of
-    `config`. Whatever wrapped, sharded or adapted the trained model is gone."""
+    """[`FilaForConditionalGeneration`]: a plain model of whole trained weights, those of LoRA among them, in the dtype
+    of `config`. Whatever wrapped, sharded or adapted the trained model is gone."""
     # While ZeRO-3's configuration is set, new models are sharded too, which waits for all processes.
     unset_hf_deepspeed_config()
     with torch.device("meta"):

@@ -16,8 +16,8 @@ EXIF_ORIENTATION = 0x0112
 
 
 def read_row(row, image_folder=""):
-    """`dict`: a row in one form, `messages`, whose contents are lists of text and image items, and `images`, each a dict of
-    `bytes` and `path`, which is not opened. Numbers become text.
+    """`dict`: a row in one form, `messages`, whose contents are lists of text and image items, and `images`, each a
+    dict of `bytes` and `path`, which is not opened. Numbers become text.
 
     A row has `image` and `conversations` (LLaVA), or `messages` and `images` or `image`. Relative paths start from
     `image_folder`. Raises a `ValueError` that says how the row breaks the rules."""
@@ -90,8 +90,8 @@ def _count_images(messages):
 
 
 def _place_images(messages, num_images, is_llava):
-    """Turns each `<image>` in the text of users into an image item. A chat without any gets its images at the start of the
-    first user's turn, which is what TRL does."""
+    """Turns each `<image>` in the text of users into an image item. A chat without any gets its images at the start of
+    the first user's turn, which is what TRL does."""
     users = [message for message in messages if message["role"] == "user"]
     texts = ["".join(item["text"] for item in message["content"]) for message in users]
     num_places = sum(text.count("<image>") for text in texts)
@@ -120,8 +120,8 @@ def _to_image_dict(image, image_folder):
 
 @contextmanager
 def _open_image(image):
-    """Opens an encoded image, a `dict` from [`read_row`], without reading its pixels. What goes wrong in the `with` block is
-    a `ValueError` about the image, too."""
+    """Opens an encoded image, a `dict` from [`read_row`], without reading its pixels. What goes wrong in the `with`
+    block is a `ValueError` about the image, too."""
     name, problem = image["path"] or "encoded in the row", "an image that cannot be read"
     try:
         with PIL.Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:

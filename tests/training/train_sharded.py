@@ -1,9 +1,10 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of train.py as `accelerate launch` starts them, on CPUs, one after the other. Started by torch.distributed.run with the
-variables that `accelerate launch` sets and, for FSDP, with the option `use_configured_state`.
+"""Runs of train.py as `accelerate launch` starts them, on CPUs, one after the other. Started by torch.distributed.run
+with the variables that `accelerate launch` sets and, for FSDP, with the option `use_configured_state`.
 
-The argument is JSON: for each run its command line, and its output folder and a checkpoint that is moved there before."""
+The argument is JSON: for each run its command line, and its output folder and a checkpoint that is moved there
+before."""
 
 import json
 import os
