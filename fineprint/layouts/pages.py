@@ -189,7 +189,7 @@ class Draft:
         inside = self.camera.margin
         corners = [(x, y) for x in (inside, self.width - inside) for y in (inside, self.height - inside)]
         smallest = options.min_text_height * max(1, self.height / canvas_height) / min(map(self.camera.scale, corners))
-        self.capital = smallest * min(1 + rng.expovariate(2.5), self.height / smallest / 10)
+        self.capital = smallest * min(1 + rng.expovariate(3.5), self.height / smallest / 10)
         self.capital = max(self.capital, smallest)
         families = split_families(options.split, options.assets)
         self.families = rng.sample(families, rng.choice([1, 1, 2, 3]))
@@ -238,7 +238,7 @@ class Draft:
 
     def build(self, width, height, paper, makers=None):
         """A list of blocks that belong together, and their height; empty if nothing fits."""
-        for _ in range(5):
+        for _ in range(10):
             maker = makers or self.rng.choices(blocks.BLOCKS, self.weights)[0]
             style, parts, used = self.style(paper), [], 0
             try:
@@ -268,10 +268,10 @@ class Draft:
         return fill
 
     def stack(self, x, y, width, height, paper):
-        """Blocks below each other, until the room is used."""
-        rng, bottom = self.rng, y + height
+        """Blocks below each other, until the room is used. Whether there are any."""
+        rng, bottom, num_blocks = self.rng, y + height, len(self.blocks)
         gap = self.capital * rng.uniform(1.2, 3.5)
-        while bottom - y > self.capital * 2 and (y == bottom - height or rng.random() < 0.95):
+        while bottom - y > self.capital * 2 and rng.random() < 0.97:
             pad, inner, mark = 0, paper, len(self.panels)
             if rng.random() < 0.2:
                 pad = self.capital * rng.uniform(0.8, 2)
@@ -284,6 +284,13 @@ class Draft:
                 self.panels[-1][0][3] = y + used + 2 * pad
             self.blocks += [part.move(x + pad, y + pad) for part in parts]
             y += used + 2 * pad + gap
+        return len(self.blocks) > num_blocks
+
+    def stack_in_panel(self, x, y, width, height, paper):
+        pad, mark = self.capital * 1.2, len(self.panels)
+        inner = self.panel(x, y, width, height, paper)
+        if not self.stack(x + pad, y + pad, width - 2 * pad, height - 2 * pad, inner):
+            del self.panels[mark:]
 
     def arrange(self, x, y, width, height, paper, depth=0):
         """Fills an area with stacks, columns, a sidebar or cards."""
@@ -297,14 +304,11 @@ class Draft:
             for row in range(rows):
                 for column in range(columns):
                     left, top = x + column * (wide + gutter), y + row * (tall + gutter)
-                    pad = self.capital * 1.2 if look == "cards" else 0
-                    inner = self.panel(left, top, wide, tall, paper) if pad else paper
-                    self.stack(left + pad, top + pad, wide - 2 * pad, tall - 2 * pad, inner)
+                    (self.stack_in_panel if look == "cards" else self.stack)(left, top, wide, tall, paper)
         elif look == "sidebar" and most > 1:
-            side, pad = width * rng.uniform(0.3, 0.42), self.capital * 1.2
+            side = width * rng.uniform(0.3, 0.42)
             left, main = (x, x + side + gutter) if rng.random() < 0.6 else (x + width - side, x)
-            inner = self.panel(left, y, side, height, paper)
-            self.stack(left + pad, y + pad, side - 2 * pad, height - 2 * pad, inner)
+            self.stack_in_panel(left, y, side, height, paper)
             self.arrange(main, y, width - side - gutter, height, paper, depth + 1)
         elif look == "bands" and height > self.capital * 30:
             top = height * rng.uniform(0.3, 0.6)
