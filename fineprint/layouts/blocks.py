@@ -34,7 +34,9 @@ def entries(page, style, width, height):
         second = first + stacked * style.pitch * 1.05
         if look == "below":
             text = block.write(style, value, x, first, style.body)
-        label = block.write(style, key + ("" if stacked else colon), x, second if look == "below" else first, key_face, key_color)
+        label = block.write(
+            style, key + ("" if stacked else colon), x, second if look == "below" else first, key_face, key_color
+        )
         end = x + style.width(label.text, key_face) + style.pad / 2
         if look in ("right", "leader"):
             text = block.write(style, value, x, first, style.body, align=1, room=width, new_line=False)
@@ -54,8 +56,7 @@ def entries(page, style, width, height):
     if for_sale:
         labels = [fact.marks[0] for fact in block.facts[1::2]]
         amounts = [int("".join(filter(str.isdigit, value))) for _, value in rows]
-        if all(value[-3:-2] in ".," for _, value in rows):  # all with cents
-            _ask_extremes(block, amounts, labels, "cheapest item", "most expensive item")
+        _ask_extremes(block, amounts, labels, "cheapest item", "most expensive item")
         _ask_places(rng, block, labels, "items")
     return block
 
@@ -80,7 +81,10 @@ def table(page, style, width, height):
     pitch, same = style.pitch * rng.uniform(1, 1.3), rng.choice(_COLUMN_KINDS) if rng.random() < 0.4 else None
     count = fitting_rows(rng, 3, 12, height - style.rule, pitch)
     for number in range(rng.randint(2, 7)):
-        kind, room = same or rng.choice(_COLUMN_KINDS) if number else rng.choice(_ROW_KINDS), width - used - 2 * style.pad
+        kind, room = (
+            same or rng.choice(_COLUMN_KINDS) if number else rng.choice(_ROW_KINDS),
+            width - used - 2 * style.pad,
+        )
         try:
             cells = [page.label(kind, style, min(room, width / 3), style.strong)]
             room = min(room, width * (0.3 if number else 0.5))
@@ -131,7 +135,12 @@ def table(page, style, width, height):
 
 def paragraph(page, style, width, height):
     """Running text in one to three columns, with any alignment."""
-    rng, block, across, gutter = page.rng, Block("paragraph", in_order=True), page.rng.choice([1, 1, 1, 2, 3]), style.capital * 2.5
+    rng, block, across, gutter = (
+        page.rng,
+        Block("paragraph", in_order=True),
+        page.rng.choice([1, 1, 1, 2, 3]),
+        style.capital * 2.5,
+    )
     room = (width - gutter * (across - 1)) / across
     if room < style.capital * 12:
         across, room = 1, width
@@ -169,17 +178,25 @@ def sequence(page, style, width, height):
     drawn, mark = look in ("dot", "square", "ring", "form", ""), rng.choice(["cross", "check", "dot", "fill"])
     method = rng.choice(["rectangle", "ellipse"]) if look == "form" else "rectangle" if look == "square" else "ellipse"
     indent, is_after = style.capital * rng.uniform(2.5, 3.5) * bool(look), look == "form" and rng.random() < 0.25
-    radius, thick = style.capital * (rng.uniform(0.55, 0.75) if look == "form" else 0.22), max(1, round(style.capital / 7))
+    radius, thick = (
+        style.capital * (rng.uniform(0.55, 0.75) if look == "form" else 0.22),
+        max(1, round(style.capital / 7)),
+    )
     items, checks = [], []
     for number in range(fitting_rows(rng, 2, 10, height, style.pitch)):
         middle, x = (number + 0.5) * style.pitch, width - radius - style.pad if is_after else style.capital
         text = page.draw(kind, style, width - indent - 1, style.body)
         points = [x - radius, middle - radius, x + radius, middle + radius]
         if drawn and look:
-            fill, outline = None if look in ("ring", "form") else style.accent, style.ink if look == "form" else style.accent
+            fill, outline = (
+                None if look in ("ring", "form") else style.accent,
+                style.ink if look == "form" else style.accent,
+            )
             box = block.shape(method, points, fill=fill, outline=outline, width=max(1, thick // 2))
         elif look:
-            sign = look.replace("1", str(number + 1)).replace("a", "abcdefghij"[number]).replace("A", "ABCDEFGHIJ"[number])
+            sign = (
+                look.replace("1", str(number + 1)).replace("a", "abcdefghij"[number]).replace("A", "ABCDEFGHIJ"[number])
+            )
             block.write(style, page.texts.clean(sign), style.capital * 0.3, middle, style.body, style.accent)
         items.append(block.write(style, text, 0 if is_after else indent, middle, style.body, new_line=drawn))
         if look == "form":
@@ -210,7 +227,10 @@ def chart(page, style, width, height):
     rng, block = page.rng, Block("chart")
     look, page.texts.level_form = rng.choice(["bars", "line", "lying", "pie"]), rng.choice(_LEVEL_FORMS)
     if look in ("bars", "line"):
-        height, count = min(height, style.pitch * rng.uniform(7, 14), width), min(rng.randint(3, 8), int(width / style.capital / 5))
+        height, count = (
+            min(height, style.pitch * rng.uniform(7, 14), width),
+            min(rng.randint(3, 8), int(width / style.capital / 5)),
+        )
         if height < style.pitch * 5 or count < 3:
             raise DoesNotFit
         kind, rooms = rng.choice(["noun", "noun", "city", "time", "number"]), [width / count * 0.92] * 2
@@ -241,7 +261,9 @@ def _upright(page, style, block, width, height, rows, shares, look):
     bar, several = slot * page.rng.uniform(0.15, 0.4), page.rng.random() < 0.3
     for (label, value), x, top in zip(rows, centers, tops):
         if look == "bars":
-            block.shape("rectangle", [x - bar, top, x + bar, floor], fill=page.fill_on(style) if several else style.accent)
+            block.shape(
+                "rectangle", [x - bar, top, x + bar, floor], fill=page.fill_on(style) if several else style.accent
+            )
         else:
             half, y, r = style.width(value) / 2 + 2, top - style.pitch / 2, style.capital / 3
             block.shape("ellipse", [x - r, top - r, x + r, top + r], fill=style.accent)
@@ -284,7 +306,10 @@ def code(page, style, width, height):
     """Lines of a program, or what a terminal shows."""
     rng, texts, style = page.rng, page.texts, page.mono(style)
     count, letters = fitting_rows(rng, 2, 16, height, style.pitch), int(width / style.width("0"))
-    block, prompt = Block(rng.choice(["code", "terminal", "terminal"]), in_order=True), rng.choice(["$ ", "> ", "user@host:~$ "])
+    block, prompt = (
+        Block(rng.choice(["code", "terminal", "terminal"]), in_order=True),
+        rng.choice(["$ ", "> ", "user@host:~$ "]),
+    )
     if block.noun == "code":
         lines = rng.choice(texts.pools["listing"]).splitlines()
     else:
@@ -332,7 +357,12 @@ def sign(page, style, width, height):
 
 def buttons(page, style, width, height):
     """Names of links or tabs side by side, with or without boxes."""
-    rng, block, look, tall = page.rng, Block("row of buttons"), page.rng.choice(["box", "fill", "line", "none"]), style.pitch * 1.4
+    rng, block, look, tall = (
+        page.rng,
+        Block("row of buttons"),
+        page.rng.choice(["box", "fill", "line", "none"]),
+        style.pitch * 1.4,
+    )
     fill = mix(style.paper, style.accent, rng.uniform(0.1, 0.9)) if look == "fill" else style.paper
     ink, texts, x = page.ink_on(fill), [], 0
     for _ in range(rng.randint(3, 6)):
@@ -356,10 +386,10 @@ def buttons(page, style, width, height):
     return block
 
 
-def heading(page, style, width, height):
+def heading(page, style, width, height, noun="heading"):
     """A larger text, which may stand on a bar or over a rule."""
     rng, larger = page.rng, style.scaled(page.rng.choice([1, 1.2, 1.5, 2, 2.6]))
-    block = Block("heading", width, larger.pitch + style.pad / 2)
+    block = Block(noun, width, larger.pitch + style.pad / 2)
     look, align = rng.choice(["plain", "plain", "plain", "rule", "bar", "tint"]), rng.choice([0, 0, 0, 0.5, 1])
     paper = {"bar": style.accent, "tint": style.shade}.get(look, style.paper)
     pad, top = (style.pad, 0) if paper != style.paper else (0, larger.pitch)
@@ -375,7 +405,9 @@ def heading(page, style, width, height):
 def margin(page, style, width, height, noun):
     """The line at the top or the foot of a page, or a caption: one to three short texts."""
     rng, block = page.rng, Block(noun, width, style.pitch)
-    kinds = rng.choices(["page", "date", "company", "url", "code", "phrase", "version", "person"], k=rng.choice([1, 1, 2, 3]))
+    kinds = rng.choices(
+        ["page", "date", "company", "url", "code", "phrase", "version", "person"], k=rng.choice([1, 1, 2, 3])
+    )
     for kind, align in zip(kinds, {1: [rng.choice([0, 0.5, 1])], 2: [0, 1], 3: [0, 0.5, 1]}[len(kinds)]):
         text = page.draw(kind, style, width / len(kinds) - style.pad)
         block.write(style, text, 0, style.pitch / 2, align=align, room=width, new_line=not block.lines)

@@ -133,8 +133,8 @@ def is_monospaced(face):
 def _find_sources():
     """Yields (family, style, face) of every font file that is installed."""
     paths = [path for folder in dict.fromkeys(sys.path) for pattern in _PACKAGED for path in Path(folder).glob(pattern)]
-    paths += [path for path in _SYSTEM.rglob("*.[ot]tf")] if _SYSTEM.is_dir() else []
-    for path in sorted(paths, key=lambda path: path.name):
+    paths += _SYSTEM.rglob("*.[ot]tf")
+    for path in sorted(paths, key=lambda path: (path.name, path)):
         if path.stat().st_size > MAX_FILE_SIZE:
             continue
         try:
@@ -199,20 +199,29 @@ def split_families(split, assets=None):
     """
     found = [faces for name, faces in find_families(assets).items() if split_of_family(name) == split]
     if not found:
-        raise UserError(f'No font for the split {split!r} is installed. Install some with `pip install -e ".[fineprint]"`.')
+        raise UserError(
+            f'No font for the split {split!r} is installed. Install some with `pip install -e ".[fineprint]"`.'
+        )
     return found
 
 
 def pack_fonts(folder):
-    """Copies all families into a folder, for machines where they are not installed; see [`find_families`]."""
+    """Writes all families into a folder, for machines where they are not installed; see [`find_families`]. The files have no
+    more than the characters that pages use, and draw those as the installed ones do."""
+    from fontTools import subset
+
     folder, index = Path(folder), {}
     (folder / "fonts").mkdir()
     for family, faces in find_families().items():
         index[family] = {}
         for style, face in faces.items():
-            kind = "regular" if style == "bold" and face.weight else style  # one file has both
-            name = f"{family.replace(' ', '')}-{kind}.ttf"
-            data = _file(face.source)
-            (folder / "fonts" / name).write_bytes(Path(data).read_bytes() if isinstance(data, str) else data.read())
+            name = f"{family.replace(' ', '')}-{'all' if face.weight and style != 'italic' else style}.ttf"
             index[family][style] = name, face.weight
+            if (folder / "fonts" / name).exists():  # one file has all weights
+                continue
+            with subset.load_font(_file(face.source), subset.Options(), dontLoadGlyphNames=True) as font:
+                subsetter = subset.Subsetter(subset.Options(layout_features=[], notdef_outline=True))
+                subsetter.populate(unicodes=map(ord, _ASCII.union(EXTRA_CHARACTERS)))
+                subsetter.subset(font)
+                font.save(folder / "fonts" / name)
     (folder / "fonts.json").write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -54,24 +54,19 @@ _FORMS = {
 }
 _FORMS = {kind: forms.split("|") for kind, forms in _FORMS.items()}
 _PARTS = {
-    "unit": "kg g mg km m cm mm l ml kW V A W Hz GB MB km/h bar kcal °C min h pcs ppm dB".split(),
-    "end": "com org net de fr es it nl io co.uk se dk fi pl eu info".split(),
-    "file": "txt py log csv json pdf cfg".split(),
-    "month": "January February March April May June July August September October November December".split()
-    + "Januar Februar März Mai Juni Juli Oktober Dezember janvier février mars avril mai juin enero marzo julio agosto".split(),
-    "mon": "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(),
-    "d": [str(day) for day in range(1, 29)],
-    "dd": [f"{day:02}" for day in range(1, 29)],
-    "mm": [f"{month:02}" for month in range(1, 13)],
-    "yy": [f"{year:02}" for year in range(100)],
-    "yyyy": [str(year) for year in range(1950, 2040)],
-    "h": [str(hour) for hour in range(1, 13)],
-    "hh": [f"{hour:02}" for hour in range(24)],
-    "min": [f"{minute:02}" for minute in range(60)],
-    "9": "123456789",
-    "#": string.digits,
-    "A": "ACDEFHJKLMNPRTUVWXY",  # letters that no font draws like digits
+    "unit": "kg|g|mg|km|m|cm|mm|l|ml|kW|V|A|W|Hz|GB|MB|km/h|bar|kcal|°C|min|h|pcs|ppm|dB",
+    "end": "com|org|net|de|fr|es|it|nl|io|co.uk|se|dk|fi|pl|eu|info",
+    "file": "txt|py|log|csv|json|pdf|cfg",
+    "month": "January|February|March|April|May|June|July|August|September|October|November|December|Januar|Februar|März|Mai"
+    "|Juni|Juli|Oktober|Dezember|janvier|février|mars|avril|mai|juin|enero|marzo|julio|agosto",
+    "mon": "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec",
 }
+_PARTS = {name: parts.split("|") for name, parts in _PARTS.items()}
+_PARTS |= {"9": "123456789", "#": string.digits, "A": "ACDEFHJKLMNPRTUVWXY"}  # letters that no font draws like digits
+# First and last number, and digits, of what is counted.
+_NUMBERS = {"d": (1, 28, 1), "dd": (1, 28, 2), "mm": (1, 12, 2), "yy": (0, 99, 2), "yyyy": (1950, 2039, 4)}
+_NUMBERS |= {"h": (1, 12, 1), "hh": (0, 23, 2), "min": (0, 59, 2)}
+_PARTS |= {name: [f"{n:0{size}}" for n in range(low, high + 1)] for name, (low, high, size) in _NUMBERS.items()}
 _PROSE = re.compile(r"(?<=[.:] )[A-Z][A-Za-z ,;'()-]{25,140}\.(?= |$)")
 
 
@@ -139,7 +134,8 @@ class Texts:
     def __init__(self, rng, split, assets, characters):
         self.rng, self.split, self.pools, self.characters = rng, split, split_pools(split, assets), characters
         self.used, self.label_kind, self.level_form = set(), None, None
-        self.forms = {kind: rng.choices(forms, k=2) for kind, forms in _FORMS.items()}
+        # Prices have one form, or one could not tell which is higher.
+        self.forms = {kind: rng.choices(forms, k=1 if kind == "price" else 2) for kind, forms in _FORMS.items()}
 
     def clean(self, text):
         """The text in characters that the fonts of the page have."""
