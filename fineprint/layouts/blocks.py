@@ -177,7 +177,8 @@ def sequence(page, style, width, height):
     kind = "item" if look == "form" else kind
     drawn, mark = look in ("dot", "square", "ring", "form", ""), rng.choice(["cross", "check", "dot", "fill"])
     method = rng.choice(["rectangle", "ellipse"]) if look == "form" else "rectangle" if look == "square" else "ellipse"
-    indent, is_after = style.capital * rng.uniform(2.5, 3.5) * bool(look), look == "form" and rng.random() < 0.25
+    indent = bool(look) * max(style.capital * rng.uniform(2.5, 3.5), style.width("(10) ", style.body))
+    is_after = look == "form" and rng.random() < 0.25
     radius, thick = (
         style.capital * (rng.uniform(0.55, 0.75) if look == "form" else 0.22),
         max(1, round(style.capital / 7)),

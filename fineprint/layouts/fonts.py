@@ -207,7 +207,7 @@ def split_families(split, assets=None):
 
 def pack_fonts(folder):
     """Writes all families into a folder, for machines where they are not installed; see [`find_families`]. The files have no
-    more than the characters that pages use, and draw those as the installed ones do."""
+    more than the characters that pages use."""
     from fontTools import subset
 
     folder, index = Path(folder), {}
@@ -220,7 +220,7 @@ def pack_fonts(folder):
             if (folder / "fonts" / name).exists():  # one file has all weights
                 continue
             with subset.load_font(_file(face.source), subset.Options(), dontLoadGlyphNames=True) as font:
-                subsetter = subset.Subsetter(subset.Options(layout_features=[], notdef_outline=True))
+                subsetter = subset.Subsetter(subset.Options(layout_features=[], legacy_kern=True, notdef_outline=True))
                 subsetter.populate(unicodes=map(ord, _ASCII.union(EXTRA_CHARACTERS)))
                 subsetter.subset(font)
                 font.save(folder / "fonts" / name)
