@@ -44,7 +44,9 @@ def within(quad, size, slack):
     """A boolean image of the size (width, height): which pixels are in a convex box, or within `slack` pixels of it."""
     y, x = np.mgrid[0.5 : size[1], 0.5 : size[0]]
     sides = np.roll(quad, -1, axis=0) - quad
-    distances = [((x - px) * -dy + (y - py) * dx) / max(1e-6, np.hypot(dx, dy)) for (px, py), (dx, dy) in zip(quad, sides)]
+    distances = [
+        ((x - px) * -dy + (y - py) * dx) / max(1e-6, np.hypot(dx, dy)) for (px, py), (dx, dy) in zip(quad, sides)
+    ]
     return np.min(distances, axis=0) > -slack
 
 
@@ -62,11 +64,11 @@ def test_splits_share_no_family_and_no_text(pages):
     families, values, images = {}, {}, {}
     for split in fonts.SPLITS:
         faces = {text.face for page in pages[split] for block in page.draft.blocks for text in block.texts}
-        families[split] = {
-            name for name, own in fonts.find_families().items() if faces.intersection(own.values())
-        }
+        families[split] = {name for name, own in fonts.find_families().items() if faces.intersection(own.values())}
         samples = [sample for page in pages[split] for sample in page.samples]
-        values[split] = {sample.answer for sample in samples if sample.kind in ("value", "cell", "price", "before", "after")}
+        values[split] = {
+            sample.answer for sample in samples if sample.kind in ("value", "cell", "price", "before", "after")
+        }
         images[split] = {page.image.tobytes() for page in pages[split]}
         assert len(values[split]) > 10 and len(families[split]) > 3 and len(images[split]) == NUM_PAGES
         for name in families[split]:
@@ -80,7 +82,12 @@ def test_splits_share_no_family_and_no_text(pages):
 
 
 def test_relatives_of_a_family_are_in_its_split():
-    for names in (("Fira Mono", "FiraGO"), ("Arimo", "Liberation Sans"), ("IBM Plex Sans", "IBM Plex Mono"), ("Lato", "Carlito")):
+    for names in (
+        ("Fira Mono", "FiraGO"),
+        ("Arimo", "Liberation Sans"),
+        ("IBM Plex Sans", "IBM Plex Mono"),
+        ("Lato", "Carlito"),
+    ):
         assert len({fonts.split_of_family(name) for name in names}) == 1
 
 
@@ -134,7 +141,9 @@ def test_answers_stand_in_their_boxes(pages):
                 mark.text = ""
                 without = page.draft.render()
                 mark.text = text
-                before, after = (np.asarray(page.draft.camera.take(image, page.draft.paper), int) for image in (drawn, without))
+                before, after = (
+                    np.asarray(page.draft.camera.take(image, page.draft.paper), int) for image in (drawn, without)
+                )
                 change = np.abs(before - after).sum(axis=-1)
                 ink = within(page.draft.camera.corners([mark]), page.image.size, 2)
                 assert change.max() > 60  # contrast, of three channels
