@@ -43,7 +43,7 @@ def entries(page, style, width, height):
         elif look != "below":
             start = x if stacked else end if look == "after" else left + style.pad / 2
             text = block.write(style, value, start, second, style.body, new_line=stacked)
-        if text.box[2] > width or (not stacked and text.x < end - 1):
+        if text.end > width or (not stacked and text.x < end - 1):
             raise DoesNotFit
         if look == "boxed":
             block.shape("rectangle", [left, y + 2, width - 1, y + pitch - 3], outline=style.line, width=style.rule)

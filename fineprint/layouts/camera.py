@@ -25,7 +25,7 @@ class Camera:
     def __init__(self, rng, width, height, is_photo):
         self.rng, self.size, self.is_photo = rng, np.array([width, height]), is_photo
         self.margin = min(width, height) * rng.uniform(0.02, 0.07)
-        self.is_straight = not is_photo and rng.random() < 0.8
+        self.is_straight = not is_photo and rng.random() < 0.855
         corners, turn = (
             np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (self.size / 2),
             rng.uniform(-MAX_ANGLE, MAX_ANGLE),
@@ -81,7 +81,7 @@ def _photograph(rng, image):
         light.putdata([rng.randrange(150, 256) for _ in range(9)])
         light = light.resize((width, height), PIL.Image.Resampling.BILINEAR)
         image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
     if rng.random() < 0.6:
         left, top = rng.randrange(max(1, 2048 - width)), rng.randrange(max(1, 2048 - height))

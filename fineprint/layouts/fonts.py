@@ -36,7 +36,7 @@ _MISSING = "\U0010fffe"  # no font has it: drawn as the sign for missing charact
 MAX_FILE_SIZE = 3_000_000  # larger files are those of scripts with thousands of characters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: faces are keys of all caches
 class Face:
     """A style of a family: where its file is, and the weight to set where the file has all weights."""
 
@@ -82,14 +82,19 @@ def capital_share(face):
     return (bottom - top) / 1000
 
 
-@lru_cache(maxsize=1 << 18)
-def _advance(face, size, character):
-    return load_font(face, size).getlength(character)
+@cache
+def _advances(face, size):
+    """Advances of characters in pixels, as far as they were needed."""
+    return {}
 
 
 def text_width(face, size, text):
-    """Sum of the advances of a text's characters in pixels: faster than the width with kerning, and hardly more."""
-    return sum([_advance(face, size, character) for character in text])
+    """Width of a text in pixels, without kerning. That of large text is scaled, so that few sizes are measured."""
+    measured = size if size < 20 else 64
+    advances = _advances(face, measured)
+    for character in set(text).difference(advances):
+        advances[character] = load_font(face, measured).getlength(character)
+    return sum([advances[character] for character in text]) * (size / measured)
 
 
 @lru_cache(maxsize=1 << 14)

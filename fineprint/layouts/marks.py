@@ -44,6 +44,10 @@ class Text:
         return self.size * capital_share(self.face)
 
     @property
+    def end(self):
+        return self.x + text_width(self.face, self.size, self.text)
+
+    @property
     def box(self):
         left, top, right, bottom = text_ink(self.face, self.size, self.text)
         return self.x + left, self.y + top, self.x + right, self.y + bottom

@@ -32,7 +32,7 @@ class PageOptions:
     min_text_height: float = field(default=8.0, metadata={"help": "Smallest capitals, in pixels on the ViT's canvas."})
     max_questions: int = field(default=6, metadata={"help": "Most questions about a page."})
     transcribe: bool = field(default=False, metadata={"help": "Ask for all text of the page, as the last question."})
-    photographed: float = field(default=0.25, metadata={"help": "Share of pages that look photographed."})
+    photographed: float = field(default=0.2, metadata={"help": "Share of pages that look photographed."})
     assets: str | None = field(default=None, metadata={"help": "Folder from --pack; without it, what is installed."})
 
     def __post_init__(self):
