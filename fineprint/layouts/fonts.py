@@ -168,11 +168,11 @@ def _find_sources():
 
 
 @cache
-def find_families(assets=None):
+def find_families(assets):
     """All families that can be used.
 
     Args:
-        assets (`str`, *optional*): a folder that [`pack_fonts`] wrote, to take them from; else what is installed counts.
+        assets (`str` or `None`): a folder that [`pack_fonts`] wrote, to take them from; else what is installed counts.
 
     Returns:
         `dict[str, dict[str, Face]]`: by name, faces by style: "regular", and where it exists "bold" and "italic".
@@ -196,7 +196,7 @@ def find_families(assets=None):
 
 
 @cache
-def split_families(split, assets=None):
+def split_families(split, assets):
     """`list[dict[str, Face]]`: the families of a split.
 
     Raises:
@@ -217,7 +217,7 @@ def pack_fonts(folder):
 
     folder, index = Path(folder), {}
     (folder / "fonts").mkdir()
-    for family, faces in find_families().items():
+    for family, faces in find_families(None).items():
         index[family] = {}
         for style, face in faces.items():
             name = f"{family.replace(' ', '')}-{'all' if face.weight and style != 'italic' else style}.ttf"

@@ -110,7 +110,7 @@ def make_pools():
 
 
 @cache
-def split_pools(split, assets=None):
+def split_pools(split, assets):
     """The part of the pools that a split may show; from the folder `assets`, where [`pack_texts`] was called, if given."""
     pools = make_pools() if assets is None else json.loads((Path(assets) / "texts.json").read_text(encoding="utf-8"))
     return {kind: [text for text in pool if split_of_text(text) == split] for kind, pool in pools.items()}

@@ -64,7 +64,7 @@ def test_splits_share_no_family_and_no_text(pages):
     families, values, images = {}, {}, {}
     for split in fonts.SPLITS:
         faces = {text.face for page in pages[split] for block in page.draft.blocks for text in block.texts}
-        families[split] = {name for name, own in fonts.find_families().items() if faces.intersection(own.values())}
+        families[split] = {name for name, own in fonts.find_families(None).items() if faces.intersection(own.values())}
         samples = [sample for page in pages[split] for sample in page.samples]
         values[split] = {
             sample.answer for sample in samples if sample.kind in ("value", "cell", "price", "before", "after")
@@ -76,7 +76,7 @@ def test_splits_share_no_family_and_no_text(pages):
     for found in (families, values, images):
         for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
             assert not found[one] & found[other]
-    pools = [texts.split_pools(split) for split in fonts.SPLITS]
+    pools = [texts.split_pools(split, None) for split in fonts.SPLITS]
     assert all(len(pool) > 30 for own in pools for pool in own.values())
     assert not any(set(pools[0][kind]) & set(pools[2][kind]) for kind in pools[0])
 
@@ -93,7 +93,7 @@ def test_relatives_of_a_family_are_in_its_split():
 
 def test_there_are_sixty_families_without_those_of_the_system(monkeypatch, tmp_path):
     monkeypatch.setattr(fonts, "_SYSTEM", tmp_path)
-    families = fonts.find_families.__wrapped__()
+    families = fonts.find_families.__wrapped__(None)
     splits = Counter(map(fonts.split_of_family, families))
     assert len(families) >= 60 and splits["train"] >= 30 and min(splits.values()) >= 5
 
