@@ -48,6 +48,11 @@ class Text:
         return self.x + text_width(self.face, self.size, self.text)
 
     @property
+    def quick_box(self):
+        """Instead of the box of the ink, which is slow to measure: from baseline to capitals."""
+        return self.x, self.y - self.capital, self.end, self.y
+
+    @property
     def box(self):
         left, top, right, bottom = text_ink(self.face, self.size, self.text)
         return self.x + left, self.y + top, self.x + right, self.y + bottom
@@ -64,6 +69,8 @@ class Shape:
     @property
     def box(self):
         return min(self.points[::2]), min(self.points[1::2]), max(self.points[::2]), max(self.points[1::2])
+
+    quick_box = box
 
 
 @dataclass
