@@ -62,7 +62,9 @@ class Camera:
         """The image of a drawn page; `desk` is the color of what lies around it."""
         if not self.is_straight:
             inverse = np.linalg.inv(self.matrix)
-            inverse, method = (inverse / inverse[2, 2]).flatten()[:8].tolist(), PIL.Image.Transform.PERSPECTIVE
+            inverse, method = (inverse / inverse[2, 2]).flatten()[:8].tolist(), PIL.Image.Transform.AFFINE
+            if self.is_photo:
+                method = PIL.Image.Transform.PERSPECTIVE
             image = image.transform(image.size, method, inverse, PIL.Image.Resampling.BILINEAR, fillcolor=desk)
         return _photograph(self.rng, image) if self.is_photo else image
 
