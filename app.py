@@ -75,7 +75,7 @@ class App:
         num_tokens = (1 + rows * columns) * self.model.config.grid_size**2
         place = f"{rows} x {columns} tiles and the global view" if rows else "the global view alone"
         sentence = f"Image of {height} x {width} pixels (height x width): {place}, **{num_tokens} tokens**."
-        views = [(self.processor.image_processor.draw_view(inputs, view), view) for view in list_views(inputs)]
+        views = [(self.processor.draw_view(inputs, view), view) for view in list_views(inputs)]
         if self.model.config.fusion_type not in ("cvfm", "cross_attention"):
             return views, sentence, None
         (maps,) = self.model.get_fusion_maps(**inputs.to(self.model.device, self.model.dtype))
@@ -85,7 +85,7 @@ class App:
         """The views with the heat map of one fusion module over them."""
         if path is None or maps is None:
             return None
-        draw, inputs = self.processor.image_processor.draw_view, self.encode(path, mode)
+        draw, inputs = self.processor.draw_view, self.encode(path, mode)
         return [(draw(inputs, view, heat=maps[view][number - 1]), view) for view in list_views(inputs)]
 
     def prepare(self, message, history, mode):

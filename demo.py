@@ -97,7 +97,7 @@ def main(arguments=None):
     )
     try:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        draw_views(processor.image_processor, inputs).save(arguments.output)
+        draw_views(processor, inputs).save(arguments.output)
     except (OSError, ValueError) as error:
         raise UserError(f"The picture {arguments.output} cannot be written: {error}") from error
     print(f"picture        {arguments.output}")

@@ -11,7 +11,6 @@ from urllib.request import urlopen
 
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
 import PIL.ImageOps
 import torch
 from transformers import BatchFeature
@@ -409,55 +408,6 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
                 normalize_(content)
 
         return write
-
-    def draw_view(self, inputs, view="canvas", index=0, heat=None):
-        """Draws what the ViT gets of an image.
-
-        Args:
-            inputs (`dict`): output of this processor.
-            view (`str`): `"canvas"`, the tiles with red cuts and gray padding, or `"global_view"`.
-            index (`int`): which image of the batch.
-            heat (`torch.Tensor` of shape `(rows, columns)`, *optional*): one of the maps of
-                [`~FilaForConditionalGeneration.get_fusion_maps`] for this view, laid over it. Red is its largest value.
-
-        Returns:
-            `PIL.Image`, with the pixels of the views.
-
-        Raises:
-            ValueError: a canvas of an image that is not tiled, or an unknown view.
-        """
-        rows, columns = (int(count) for count in inputs["image_grids"][index])
-        if view not in ("canvas", "global_view") or (view == "canvas" and not rows):
-            allowed = "'canvas' or 'global_view'" if rows else "'global_view': the image is not tiled"
-            raise ValueError(f"view={view!r} cannot be drawn. Allowed: {allowed}.")
-        if view == "global_view":
-            rows = columns = 1
-        views = torch.as_tensor(inputs["pixel_values"][index]).cpu().float()
-        views = views[1 : 1 + rows * columns] if view == "canvas" else views[:1]
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.image_mean, self.image_std))
-        # row, column, channel, y, x -> row y, column x, channel
-        pixels = (views * std + mean).clamp(0, 1).unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
-        pixels = pixels.flatten(2, 3).flatten(0, 1).mul(255).round().byte().numpy().copy()
-        size, (height, width) = views.shape[-1], pixels.shape[:2]
-        if view == "canvas":
-            image_size = [int(side) for side in inputs["image_sizes"][index]]
-            top, left, content_height, content_width = get_content_box(image_size, (height, width))
-            is_padding = np.ones((height, width), bool)
-            is_padding[top : top + content_height, left : left + content_width] = False
-            pixels[is_padding] = 200
-        picture = PIL.Image.fromarray(pixels)
-        if heat is not None:
-            heat = torch.as_tensor(heat).float()
-            heat = (heat / heat.max().clamp(min=1e-9) * 200).round().byte().cpu().numpy()
-            mask = PIL.Image.fromarray(heat).resize(picture.size, PIL.Image.Resampling.NEAREST)
-            picture = picture.convert("L").convert("RGB")
-            picture.paste((230, 0, 0), mask=mask)
-        pen = PIL.ImageDraw.Draw(picture)
-        for x in range(size, width, size):
-            pen.line([(x, 0), (x, height)], "red", max(1, size // 150))
-        for y in range(size, height, size):
-            pen.line([(0, y), (width, y)], "red", max(1, size // 150))
-        return picture
 
     def _settings(self, images_kwargs):
         """A function that looks up a setting: in the arguments of one call, else in the attributes of the processor."""

@@ -8,7 +8,7 @@ import pytest
 from fila import demo
 from fila.common.arguments import UserError
 from fila.common.views import draw_views
-from helpers import FUSION_TYPES, ROOT, random_image, tiny_image_processor, tiny_model, tiny_processor
+from helpers import FUSION_TYPES, ROOT, random_image, tiny_model, tiny_processor
 
 
 def save(folder, fusion_type="cvfm", trained=True, **processor_kwargs):
@@ -103,8 +103,8 @@ def test_views_show_canvas_padding_cuts_and_global_view():
     # The left half is green, the right half blue; the canvas is 56 x 112.
     image = PIL.Image.new("RGB", (100, 40), (0, 255, 0))
     image.paste((0, 0, 255), (50, 0, 100, 40))
-    image_processor = tiny_image_processor()
-    picture = draw_views(image_processor, image_processor(image, return_tensors="pt"))
+    processor = tiny_processor()
+    picture = draw_views(processor, processor.image_processor(image, return_tensors="pt"))
     assert picture.size == (112 + 7 + 56, 56)
     assert picture.getpixel((20, 28)) == picture.getpixel((112 + 7 + 10, 28)) == (0, 255, 0)
     assert picture.getpixel((90, 28)) == picture.getpixel((112 + 7 + 46, 28)) == (0, 0, 255)
@@ -114,6 +114,6 @@ def test_views_show_canvas_padding_cuts_and_global_view():
 
 
 def test_views_of_an_image_that_is_not_tiled():
-    image_processor = tiny_image_processor(do_dynamic_tiling=False)
-    inputs = image_processor(PIL.Image.new("RGB", (100, 40), (0, 255, 0)), return_tensors="pt")
-    assert draw_views(image_processor, inputs).getcolors() == [(56 * 56, (0, 255, 0))]
+    processor = tiny_processor(do_dynamic_tiling=False)
+    inputs = processor.image_processor(PIL.Image.new("RGB", (100, 40), (0, 255, 0)), return_tensors="pt")
+    assert draw_views(processor, inputs).getcolors() == [(56 * 56, (0, 255, 0))]

@@ -120,7 +120,7 @@ def preview(dataset, collator, count, output_dir):
             path = Path(output_dir, "preview", f"sample{number}-image{position}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             inputs = processor.image_processor(image, return_tensors="pt")
-            draw_views(processor.image_processor, inputs).save(path)
+            draw_views(processor, inputs).save(path)
             print(f"picture: {path}")
 
 

@@ -1,0 +1,94 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How a page comes into its image: as it is, turned a little, or photographed."""
+
+import io
+import math
+from functools import cache
+
+import numpy as np
+import PIL.Image
+from PIL import ImageChops, ImageFilter
+
+MAX_ANGLE = 3  # degrees
+
+
+class Camera:
+    """The projection of a page into an image of the same size.
+
+    Args:
+        rng (`random.Random`): where all chance comes from.
+        width, height (`int`): in pixels.
+        is_photo (`bool`): whether the page is seen from an angle, with blur, noise and uneven light.
+    """
+
+    def __init__(self, rng, width, height, is_photo):
+        self.rng, self.size, self.is_photo = rng, np.array([width, height]), is_photo
+        self.margin = min(width, height) * rng.uniform(0.02, 0.07)
+        self.is_straight = not is_photo and rng.random() < 0.855
+        corners, turn = (
+            np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (self.size / 2),
+            rng.uniform(-MAX_ANGLE, MAX_ANGLE),
+        )
+        cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        seen = corners if self.is_straight else corners @ np.array([[cosine, sine], [-sine, cosine]])
+        if is_photo:
+            seen = seen + np.array([[rng.uniform(-0.05, 0.05) for _ in "xy"] for _ in corners]) * self.size
+        # Shrunk until all that is within the margin is in the image.
+        seen = seen * min(1, ((self.size / 2) / (np.abs(seen).max(axis=0) - self.margin * 0.8)).min())
+        start, end = corners + self.size / 2, seen + self.size / 2
+        rows = [[x, y, 1, 0, 0, 0, -x * u, -y * u] for (x, y), (u, v) in zip(start, end)]
+        rows += [[0, 0, 0, x, y, 1, -x * v, -y * v] for (x, y), (u, v) in zip(start, end)]
+        matrix = np.append(np.linalg.solve(np.array(rows), np.concatenate([end[:, 0], end[:, 1]])), 1)
+        self.matrix = np.eye(3) if self.is_straight else matrix.reshape(3, 3)
+
+    def to_image(self, points):
+        """Points of the page, (..., 2) as (x, y), in the image."""
+        mapped = np.asarray(points) @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return mapped[..., :2] / mapped[..., 2:]
+
+    def scale(self, point):
+        """Height in the image of one pixel of the page."""
+        low, high = self.to_image([point, (point[0], point[1] + 1)])
+        return float(np.hypot(*(high - low)))
+
+    def corners(self, marks):
+        """The corners in the image of the box around marks, as (4, 2), clockwise from the left top."""
+        boxes = np.array([mark.box if len(marks) < 5 else mark.quick_box for mark in marks])
+        (left, top), (right, bottom) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+        return self.to_image([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+    def take(self, image, desk):
+        """The image of a drawn page; `desk` is the color of what lies around it."""
+        if not self.is_straight:
+            inverse = np.linalg.inv(self.matrix)
+            inverse, method = (inverse / inverse[2, 2]).flatten()[:8].tolist(), PIL.Image.Transform.AFFINE
+            if self.is_photo:
+                method = PIL.Image.Transform.PERSPECTIVE
+            image = image.transform(image.size, method, inverse, PIL.Image.Resampling.BILINEAR, fillcolor=desk)
+        return _photograph(self.rng, image) if self.is_photo else image
+
+
+@cache
+def _grain(strength):
+    """A piece of noise around 128, from which the noise of all images is cut."""
+    noise = np.random.default_rng(0).standard_normal((2048, 2048), dtype=np.float32) * strength + 128
+    return PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+
+
+def _photograph(rng, image):
+    width, height = image.size
+    if rng.random() < 0.8:
+        light = PIL.Image.new("L", (3, 3))
+        light.putdata([rng.randrange(150, 256) for _ in range(9)])
+        light = light.resize((width, height), PIL.Image.Resampling.BILINEAR)
+        image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
+    if rng.random() < 0.25:
+        image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
+    if rng.random() < 0.6:
+        left, top = rng.randrange(max(1, 2048 - width)), rng.randrange(max(1, 2048 - height))
+        grain = _grain(rng.choice([3, 6, 10])).crop((left, top, left + width, top + height))
+        image = ImageChops.add(image, PIL.Image.merge("RGB", [grain] * 3), offset=-128)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=rng.randint(45, 92))
+    return PIL.Image.open(file).convert("RGB")

@@ -1,0 +1,289 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pages: blocks in a random arrangement, drawn and taken by a camera, with samples of questions about them."""
+
+import math
+import random
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw
+
+from fila import FilaImageProcessor
+from fila.common.layout import image_grid_pinpoints
+from fila.configuration_fila import get_content_box
+from fila.fineprint.layouts import blocks
+from fila.fineprint.layouts.camera import Camera
+from fila.fineprint.layouts.fonts import SPLITS, drawable, is_monospaced, load_font, split_families
+from fila.fineprint.layouts.marks import Block, Style, Text, draw_color, luminance, mix
+from fila.fineprint.layouts.questions import choose_facts, word_question
+from fila.fineprint.layouts.texts import DoesNotFit, Texts
+
+
+@dataclass
+class PageOptions:
+    """What pages are made."""
+
+    split: str = field(default="train", metadata={"help": f"Whose fonts and texts are used: {', '.join(SPLITS)}."})
+    tile_size: int = field(default=336, metadata={"help": "Side of the ViT's tiles in pixels; sizes of pages follow."})
+    min_text_height: float = field(default=8.0, metadata={"help": "Smallest capitals, in pixels on the ViT's canvas."})
+    max_questions: int = field(default=6, metadata={"help": "Most questions about a page."})
+    transcribe: bool = field(default=False, metadata={"help": "Ask for all text of the page, as the last question."})
+    photographed: float = field(default=0.2, metadata={"help": "Share of pages that look photographed."})
+    assets: str | None = field(default=None, metadata={"help": "Folder from --pack; without it, what is installed."})
+
+    def __post_init__(self):
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r} is not possible: choose one of {', '.join(SPLITS)}.")
+        for name, low, high in (
+            ("tile_size", 56, 1344),
+            ("min_text_height", 4, self.tile_size / 7),
+            ("max_questions", 1, 100),
+            ("photographed", 0, 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be from {low} to {high:g}.")
+
+
+class Sample(NamedTuple):
+    """A question about a page. `box` is where the answer is read: a (4, 2) array of corners (x, y) in pixels of the image,
+    clockwise from the text's left top. `text_height` is that of its capitals in pixels of the image."""
+
+    question: str
+    answer: str
+    kind: str
+    box: np.ndarray
+    text_height: float
+
+
+class Page(NamedTuple):
+    """An image in RGB, the [`Sample`]s about it, and the [`Draft`] it was drawn from."""
+
+    image: PIL.Image.Image
+    samples: list[Sample]
+    draft: "Draft"
+
+
+@cache
+def _image_processor(tile_size):
+    return FilaImageProcessor(size=tile_size, image_grid_pinpoints=image_grid_pinpoints(tile_size))
+
+
+def get_canvas(image_size, tile_size):
+    """How the image processor tiles an image of (height, width).
+
+    Returns:
+        `tuple`: the grid as (rows, columns), and the image's box on the canvas as (top, left, height, width).
+    """
+    grid = _image_processor(tile_size).get_image_grid(*image_size)
+    return grid, get_content_box(image_size, (grid[0] * tile_size, grid[1] * tile_size))
+
+
+class Draft:
+    """A page while it is composed; what its blocks draw their style and texts from.
+
+    Attributes:
+        blocks (`list[Block]`): in reading order. The `box` of their texts is in pixels of the page, which
+            `camera.corners([text])` takes to the image.
+        camera ([`Camera`])
+    """
+
+    def __init__(self, rng, options):
+        self.rng, self.blocks, self.panels = rng, [], Block("panels")
+        long = options.tile_size * math.exp(rng.uniform(math.log(0.9), math.log(4.8)))
+        short = max(options.tile_size * 0.6, long * rng.uniform(0.35, 1))
+        self.width, self.height = sorted((round(long), round(short)), reverse=rng.random() < 0.5)
+        self.camera = Camera(rng, self.width, self.height, rng.random() < options.photographed)
+        _, (_, _, canvas_height, _) = get_canvas((self.height, self.width), options.tile_size)
+        xs, ys = ((self.camera.margin, side - self.camera.margin) for side in (self.width, self.height))
+        scale = min(self.camera.scale((x, y)) for x in xs for y in ys)
+        smallest = options.min_text_height * max(1, self.height / canvas_height) / scale
+        self.capital = smallest * max(1, min(1 + rng.expovariate(3.5), self.height / smallest / 10))
+        families = split_families(options.split, options.assets)
+        self.families = rng.sample(families, rng.choice([1, 1, 2, 3]))
+        self.mono_family = rng.choice([family for family in families if is_monospaced(family["regular"])] or families)
+        faces = [face for family in [*self.families, self.mono_family] for face in family.values()]
+        self.texts = Texts(rng, options.split, options.assets, frozenset.intersection(*map(drawable, faces)))
+        level = rng.choice([rng.uniform(235, 255), rng.uniform(235, 255), rng.uniform(190, 245), rng.uniform(5, 70)])
+        spread = rng.choice([2, 20])
+        self.paper = tuple(min(255, max(0, round(level + rng.uniform(-spread, spread)))) for _ in range(3))
+        self.contrast = rng.choice([90, 120, 150])
+        self.weights = [rng.random() ** 3 + 0.02 for _ in blocks.BLOCKS]
+
+    def ink_on(self, paper):
+        """A color of text on this background."""
+        return draw_color(self.rng, paper, min(self.contrast, max(luminance(paper), 255 - luminance(paper)) - 5))
+
+    def fill_on(self, style):
+        """A color for an area."""
+        return mix(draw_color(self.rng, style.paper, 40, 90), style.accent, self.rng.uniform(0, 0.4))
+
+    def style(self, paper):
+        capital, accent = self.capital * self.rng.choice([1, 1, 1, 1.15, 1.4]), draw_color(self.rng, paper, 90, 90)
+        return Style(self.rng, self.rng.choice(self.families), capital, paper, self.ink_on(paper), accent)
+
+    def mono(self, style):
+        """A style in a font whose letters are equally wide."""
+        return Style(self.rng, self.mono_family, self.capital, style.paper, style.ink, style.accent)
+
+    def draw(self, kind, style, room, face="regular"):
+        """A text of a kind that is at most `room` wide in a style; no other on the page is equal."""
+        case = str.upper if style.upper else str
+        return case(self.texts.one(kind, lambda text: style.width(case(text), face) <= room))
+
+    def label(self, kind, style, room, face="regular"):
+        """Text that names a value of a kind."""
+        self.texts.label_kind = kind
+        return self.draw("label", style, room, face)
+
+    def sentence(self, style):
+        text = self.texts.clean(self.rng.choice(self.texts.pools["sentence"]))
+        return text.upper() if style.upper else text
+
+    def build(self, width, height, paper):
+        """A block, which may have a heading and a caption: a list of blocks and their height; empty if nothing fits."""
+        for _ in range(10):
+            maker, style = self.rng.choices(blocks.BLOCKS, self.weights)[0], self.style(paper)
+            parts, used = [], 0
+            try:
+                if self.rng.random() < 0.35 and maker is not blocks.sign:
+                    parts.append(blocks.heading(self, style, width, height))
+                    used = parts[0].height + style.pitch * 0.2
+                block = maker(self, style, width, height - used)
+                block.title = parts[0].texts[0].text if parts else None
+                parts.append(block.move(self.rng.choice([0, 0, 0.5]) * (width - block.width), used))
+                used += block.height
+                if self.rng.random() < 0.12:
+                    used += style.pitch * 0.3
+                    parts.append(blocks.margin(self, style, width, height, "caption").move(0, used))
+                    used += style.pitch
+            except DoesNotFit:
+                continue
+            if used <= height and block.width <= width + 1:
+                return parts, used
+        return [], 0
+
+    def panel(self, x, y, width, height, paper):
+        """Adds a background of another color, or a frame; returns its color."""
+        rng = self.rng
+        fill = mix(paper, draw_color(rng, paper, 60, 90), rng.uniform(0.05, 0.9)) if rng.random() < 0.7 else paper
+        outline = draw_color(rng, paper, 50, 60) if fill == paper or rng.random() < 0.3 else None
+        radius, line = round(self.capital * rng.choice([0, 0, 0.5, 1.5])), max(1, round(self.capital / 10))
+        corners = [x, y, x + width, y + height]
+        self.panels.shape("rounded_rectangle", corners, radius=radius, fill=fill, outline=outline, width=line)
+        return fill
+
+    def stack(self, x, y, width, height, paper, in_panel=False):
+        """Blocks below each other, until the room is used; on a panel that is as high as all or as each of them."""
+        rng, bottom, num_panels, num_blocks = self.rng, y + height, len(self.panels.shapes), len(self.blocks)
+        gap, pad = self.capital * rng.uniform(1.2, 3.5), self.capital * 1.2
+        if in_panel:
+            paper = self.panel(x, y, width, height, paper)
+            x, y, width, bottom = x + pad, y + pad, width - 2 * pad, bottom - pad
+        while bottom - y > self.capital * 2 and rng.random() < 0.97:
+            pad, inner, num_inner = 0, paper, len(self.panels.shapes)
+            if rng.random() < 0.2:
+                pad = self.capital * rng.uniform(0.8, 2)
+                inner = self.panel(x, y, width, 0, paper)
+            parts, used = self.build(width - 2 * pad, bottom - y - 2 * pad, inner)
+            if not parts:
+                del self.panels.shapes[num_inner:]
+                break
+            if pad:
+                self.panels.shapes[-1].points[3] = round(y + used + 2 * pad)
+            self.blocks += [part.move(x + pad, y + pad) for part in parts]
+            y += used + 2 * pad + gap
+        if len(self.blocks) == num_blocks:
+            del self.panels.shapes[num_panels:]
+
+    def arrange(self, x, y, width, height, depth=0):
+        """Fills an area with a stack, columns, cards, a sidebar beside or an area above another."""
+        rng, gutter, most = self.rng, self.capital * self.rng.uniform(2, 4), int(width / self.capital / 18)
+        look = rng.choice(["stack", "stack", "columns", "sidebar", "cards", "bands"]) if depth < 2 else "stack"
+        if look in ("columns", "cards") and most > 1:
+            columns = rng.randint(2, min(3, most))
+            rows = rng.randint(1, max(1, min(3, int(height / self.capital / 14)))) if look == "cards" else 1
+            wide, tall = (width - gutter * (columns - 1)) / columns, (height - gutter * (rows - 1)) / rows
+            for number in range(rows * columns):
+                left, top = x + number % columns * (wide + gutter), y + number // columns * (tall + gutter)
+                self.stack(left, top, wide, tall, self.paper, in_panel=look == "cards")
+        elif look == "sidebar" and most > 1:
+            side = width * rng.uniform(0.3, 0.42)
+            left, main = (x, x + side + gutter) if rng.random() < 0.6 else (x + width - side, x)
+            self.stack(left, y, side, height, self.paper, in_panel=True)
+            self.arrange(main, y, width - side - gutter, height, depth + 1)
+        elif look == "bands" and height > self.capital * 30:
+            top = height * rng.uniform(0.3, 0.6)
+            self.arrange(x, y, width, top, depth + 1)
+            self.arrange(x, y + top + gutter, width, height - top - gutter, depth + 1)
+        else:
+            self.stack(x, y, width, height, self.paper)
+
+    def compose(self):
+        """Fills the page: header and heading, the body, a footer."""
+        margin, rng, footers = self.camera.margin, self.rng, []
+        y, width, height = margin, self.width - 2 * margin, self.height - 2 * margin
+        for noun, share in (("header", 0.25), ("footer", 0.25), ("page", 0.5)):
+            style = self.style(self.paper)
+            if rng.random() > share or height < self.capital * 20:
+                continue
+            try:
+                draw = blocks.heading if noun == "page" else blocks.margin
+                block = draw(self, style, width, height, noun)
+            except DoesNotFit:
+                continue
+            used = block.height + self.capital * 1.2
+            if noun == "footer":
+                footers = [block.move(margin, y + height - block.height)]
+            elif used < height / 3:
+                self.blocks.append(block.move(margin, y))
+                y += used
+            height -= used
+        self.arrange(margin, y, width, height)
+        self.blocks += footers
+
+    def render(self):
+        """Draws the page, as it is before the camera takes it."""
+        image = PIL.Image.new("RGB", (self.width, self.height), self.paper)
+        draw = ImageDraw.Draw(image)
+        for block in [self.panels, *self.blocks]:
+            for shape in block.shapes:
+                getattr(draw, shape.method)(shape.points, **shape.settings)
+            for text in block.texts:
+                draw.text((text.x, text.y), text.text, text.color, load_font(text.face, text.size), "ls")
+        return image
+
+
+def make_page(seed, row, options):
+    """Makes a page; it depends on the seed, the row, the options, and on which fonts and texts are installed or packed.
+
+    Args:
+        seed (`int`): where all chance comes from.
+        row (`int`): number of the page.
+        options ([`PageOptions`])
+
+    Returns:
+        [`Page`]: with up to `options.max_questions` samples, and with `options.transcribe` one more that asks for all text.
+
+    Raises:
+        UserError: no fonts are installed for the split.
+    """
+    rng = random.Random(f"{seed}/{options.split}/{row}")
+    while True:
+        draft = Draft(rng, options)
+        draft.compose()
+        if any(block.facts for block in draft.blocks):
+            break
+    samples, camera = {}, draft.camera
+    for fact in choose_facts(rng, draft, options.max_questions, options.transcribe):
+        question, texts = (
+            word_question(rng, fact.kind, fact.slots),
+            [mark for mark in fact.marks if isinstance(mark, Text)],
+        )
+        height = min(text.capital for text in texts) * camera.scale((texts[0].x, texts[0].y))
+        samples.setdefault(question, Sample(question, fact.answer, fact.kind, camera.corners(fact.marks), height))
+    desk = draft.paper if rng.random() < 0.5 else draw_color(rng, draft.paper, 0, 60)
+    return Page(camera.take(draft.render(), desk), list(samples.values()), draft)
