@@ -14,6 +14,12 @@ from helpers import CACHE, ROOT, cache_of, image_inputs, random_image, tiny_imag
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def _fresh_cache(monkeypatch, tmp_path):
+    """A process that was stopped while it compiled leaves broken files in the common cache."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+
+
 def exported_module():
     """The class of docs/deployment.md that exports images of one size."""
     snippet = next(
