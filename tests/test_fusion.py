@@ -184,3 +184,38 @@ def test_convnext_gives_timms_own_features():
     expected = reference.forward_intermediates(canvas, intermediates_only=True)
     actual = model.model.vision_tower.convnext.forward_intermediates(canvas, intermediates_only=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(actual, expected))
+
+
+@pytest.mark.parametrize("fusion_type", ["cvfm", "cross_attention"])
+def test_fusion_maps_are_the_change_of_each_token(fusion_type):
+    images = [random_image(100, 90), random_image(50, 150)]  # 2 x 2 and 1 x 3 tiles of 4 x 4 tokens
+    inputs = tiny_image_processor()(images, return_tensors="pt")
+    model = tiny_model(fusion_type, trained=False)
+    assert all(not values.any() for maps in model.get_fusion_maps(**inputs) for values in maps.values())
+    update = torch.linspace(-1, 1, 32)
+    modules = model.model.vision_tower.fusion
+    for module in modules:
+        last = module.linear_2 if fusion_type == "cvfm" else module.out_proj
+        last.bias.data.copy_(update)  # the weights are zero, so this is what every token gets
+    with torch.no_grad():
+        states = model.get_image_features(**inputs, output_hidden_states=True).hidden_states
+    layers = model.config.fusion_layers if fusion_type == "cvfm" else [-1]
+    expected = torch.stack([update.norm() / (states[layer][:, 1:] - update).norm(dim=-1) for layer in layers], dim=1)
+    maps = model.get_fusion_maps(**inputs)
+    assert [set(image) for image in maps] == [{"global_view", "canvas"}] * 2
+    for image, views, (rows, columns) in zip(maps, expected.split([5, 4]), inputs["image_grids"].tolist()):
+        torch.testing.assert_close(image["global_view"].flatten(1), views[0])
+        assert image["canvas"].shape == (len(modules), rows * 4, columns * 4)
+        for tile, values in enumerate(views[1:]):
+            row, column = divmod(tile, columns)
+            part = image["canvas"][:, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4]
+            torch.testing.assert_close(part.flatten(1), values)
+
+
+def test_fusion_maps_of_images_that_are_not_tiled_and_of_other_strategies():
+    inputs = tiny_image_processor(do_dynamic_tiling=False)(random_image(100, 90), return_tensors="pt")
+    (maps,) = tiny_model().get_fusion_maps(**inputs)
+    assert {name: values.shape for name, values in maps.items()} == {"global_view": (4, 4, 4)}
+    for fusion_type in ("none", "channel_concat"):
+        with pytest.raises(ValueError, match=f"fusion_type='{fusion_type}' adds nothing to the tokens"):
+            tiny_model(fusion_type).get_fusion_maps(**inputs)

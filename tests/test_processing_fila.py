@@ -4,6 +4,7 @@ import base64
 import copy
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
@@ -284,3 +285,27 @@ def test_default_checkpoint_processor_uses_the_canvases_of_the_paper():
         assert [tuple(side // size for side in canvas) for canvas in image_processor.image_grid_pinpoints] == grids
         assert all(side % size == 0 for canvas in image_processor.image_grid_pinpoints for side in canvas)
     assert processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens == [5 * 64, 4 * 64]
+
+
+def test_view_is_drawn_with_the_heat_of_its_tokens(processor):
+    image = PIL.Image.new("RGB", (100, 40), "white")  # on a canvas of 56 x 112 pixels, 4 x 8 tokens
+    inputs = processor.image_processor([random_image(30, 30), image], return_tensors="pt")
+    heat = torch.zeros(4, 8)
+    heat[2, 3], heat[2, 5] = 4.0, 2.0
+    picture = processor.draw_view(inputs, index=1, heat=heat)
+    assert picture.size == (112, 56)
+    hot, warm, cold = (picture.getpixel((14 * x + 7, 35)) for x in (3, 5, 1))
+    assert cold == (255, 255, 255)
+    assert hot[0] > 200 and hot[1] == hot[2] < warm[1] < 255
+    overview = processor.draw_view(inputs, "global_view", index=1, heat=torch.zeros(4, 4))
+    assert overview.getcolors() == [(56 * 56, (255, 255, 255))]
+
+
+def test_view_that_cannot_be_drawn_is_named(processor):
+    inputs = processor.image_processor(random_image(30, 30), do_dynamic_tiling=False, return_tensors="pt")
+    with pytest.raises(
+        ValueError, match="view='canvas' cannot be drawn. Allowed: 'global_view': the image is not tiled"
+    ):
+        processor.draw_view(inputs)
+    with pytest.raises(ValueError, match="view='tiles' cannot be drawn"):
+        processor.draw_view(inputs, "tiles")
