@@ -125,7 +125,9 @@ class App:
                     max_new_tokens=MAX_NEW_TOKENS,
                     do_sample=False,
                     streamer=streamer,
-                    stopping_criteria=[lambda ids, scores, **kwargs: torch.full((len(ids),), is_left.is_set())],
+                    stopping_criteria=[
+                        lambda ids, scores, **kwargs: torch.full((len(ids),), is_left.is_set(), device=ids.device)
+                    ],
                 )
             except Exception as error:  # such as no memory left: the user hears of it, and the app goes on
                 problems.append(error)

@@ -62,11 +62,6 @@ class RemoteCodeMixin:
         return super().__reduce_ex__(protocol)
 
 
-def get_auto_map(instance):
-    """`dict`: the `auto_map` that transformers writes for an object of remote code when it is saved."""
-    return {instance._auto_class: f"{type(instance).__module__.rpartition('.')[2]}.{type(instance).__name__}"}
-
-
 def _sub_config(field, value, default_model_type, default_kwargs):
     """Turns `None`, a dict or a config object into a config object, as transformers' composite configs do."""
     if value is None:

@@ -13,8 +13,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-from transformers import BatchFeature
-from transformers.image_processing_backends import TorchvisionBackend
+from huggingface_hub import get_session
+from transformers import BatchFeature, ImagesKwargs, TorchvisionBackend
 from transformers.image_utils import (
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
@@ -25,13 +25,13 @@ from transformers.image_utils import (
     is_valid_image,
     make_flat_list_of_images,
 )
-from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
-from .configuration_fila import CANVASES, CONVNEXT_STRIDE, RemoteCodeMixin, get_auto_map, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, RemoteCodeMixin, get_content_box
 
 logger = logging.get_logger(__name__)
 EXIF_ORIENTATION = 0x0112
+AUTO_MAP = {"AutoImageProcessor": "image_processing_fila.FilaImageProcessor"}
 
 
 def load_image(image):
@@ -62,11 +62,7 @@ def load_image(image):
 def _open_source(source):
     """A file name or a binary stream of a path, a URL or base64."""
     if source.startswith(("http://", "https://")):
-        try:
-            from huggingface_hub.utils import httpx
-        except ImportError:  # early releases of huggingface_hub 1
-            import httpx
-        return io.BytesIO(httpx.get(source, timeout=None, follow_redirects=True).raise_for_status().content)
+        return io.BytesIO(get_session().get(source, timeout=60, follow_redirects=True).raise_for_status().content)
     if os.path.isfile(source):
         return source
     if source.startswith("data:"):
@@ -193,7 +189,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     def to_dict(self):
         """`dict`: as of every image processor, always with this class alone in `auto_map`. Saving a [`FilaProcessor`] writes
         its own class there, too."""
-        return {**super().to_dict(), "auto_map": get_auto_map(self)}
+        return {**super().to_dict(), "auto_map": AUTO_MAP}
 
     def fetch_images(self, image_url_or_urls):
         """Loads paths, URLs and base64, and checks every image, so that an error names the image of the batch.

@@ -6,15 +6,22 @@ projector and a causal decoder.
 Source: "FILA: Fine-Grained Vision Language Models" (arXiv 2412.08378v3), called "the paper" below.
 """
 
+import threading
 from dataclasses import dataclass
 
 import timm
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPPreTrainedModel, CLIPVisionConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    CLIPPreTrainedModel,
+    CLIPVisionConfig,
+    GenerationMixin,
+    GradientCheckpointingLayer,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer, CLIPVisionEmbeddings
 from transformers.utils import can_return_tuple, logging
@@ -75,8 +82,7 @@ def _is_empty(cache):
 
 
 def _spares_vision(quantization_config):
-    """Whether a quantizer is to leave vision tower and projector alone. It is unless its list of modules to skip names none of
-    the two: such a list is taken literally."""
+    """Whether a quantizer is to leave vision tower and projector alone. It is unless its list of modules to skip names neither: such a list is taken literally."""
     if quantization_config is None:
         return False
     skipped = [getattr(quantization_config, key, None) for key in ("llm_int8_skip_modules", "modules_to_not_convert")]
@@ -796,9 +802,11 @@ class FilaModel(FilaPreTrainedModel):
                 f"fusion_type={self.config.fusion_type!r} adds nothing to the tokens of the ViT, so it has no fusion maps. Use "
                 "a model with fusion_type 'cvfm' or 'cross_attention'."
             )
-        changes = []
+        changes, thread = [], threading.get_ident()
 
         def note_change(module, inputs, output):
+            if threading.get_ident() != thread:  # another thread runs the same model
+                return
             before, after = inputs[0][:, 1:].float(), output[:, 1:].float()
             changes.append(((after - before).norm(dim=-1) / before.norm(dim=-1)).cpu())
 
@@ -908,7 +916,10 @@ class FilaModel(FilaPreTrainedModel):
     def _refuse_image_tokens(self, input_ids, cache):
         """Raises a `ValueError` if a text that came without images has a place for one. A text that continues a cache may have
         it: the model can generate the image token. Compiled and exported graphs do not look at values."""
-        if input_ids is None or torch.compiler.is_compiling() or not _is_empty(cache):
+        is_step = (
+            cache is not None and input_ids is not None and input_ids.shape[1] == 1
+        )  # looking would wait for the device
+        if input_ids is None or is_step or torch.compiler.is_compiling() or not _is_empty(cache):
             return
         num_placeholders = int((input_ids == self.config.image_token_id).sum())
         if num_placeholders:

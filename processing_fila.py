@@ -12,7 +12,9 @@ import torch
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from .configuration_fila import RemoteCodeMixin, get_auto_map, get_content_box
+from .configuration_fila import RemoteCodeMixin, get_content_box
+
+AUTO_MAP = {"AutoProcessor": "processing_fila.FilaProcessor"}
 
 
 class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
@@ -45,7 +47,7 @@ class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
 
     def to_dict(self):
         """`dict`: as of every processor, with its `auto_map` whether it has been saved or not."""
-        return {**super().to_dict(), "auto_map": get_auto_map(self)}
+        return {**super().to_dict(), "auto_map": AUTO_MAP}
 
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if isinstance(images, (list, tuple)) and not _flatten(images):
@@ -131,14 +133,15 @@ class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
         if view == "global_view":
             rows = columns = 1
         views = torch.as_tensor(inputs["pixel_values"][index]).cpu().float()
-        views = views[1 : 1 + rows * columns] if view == "canvas" else views[:1]
-        mean, std = (
-            torch.tensor(values)[:, None, None]
-            for values in (self.image_processor.image_mean, self.image_processor.image_std)
-        )
+        views, processor = views[1 : 1 + rows * columns] if view == "canvas" else views[:1], self.image_processor
+        if processor.do_normalize:
+            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
+            views = views * std + mean
+        if processor.do_normalize or processor.do_rescale:
+            views = views * 255
         # row, column, channel, y, x -> row y, column x, channel
-        pixels = (views * std + mean).clamp(0, 1).unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
-        pixels = pixels.flatten(2, 3).flatten(0, 1).mul(255).round().byte().numpy().copy()
+        pixels = views[:, :3].clamp(0, 255).round().byte().unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
+        pixels = pixels.flatten(2, 3).flatten(0, 1).numpy().copy()
         size, (height, width) = views.shape[-1], pixels.shape[:2]
         if view == "canvas":
             image_size = [int(side) for side in inputs["image_sizes"][index]]

@@ -108,7 +108,8 @@ def test_every_config_field_is_explained():
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_are_short(page):
-    assert len(page.read_text().split()) <= MAX_WORDS
+    lines = [line for line in page.read_text().splitlines() if not line.startswith("|")]  # tables may be long
+    assert len(" ".join(lines).split()) <= MAX_WORDS
 
 
 def test_the_paper_is_called_a_paper():

@@ -81,9 +81,12 @@ assert torch.equal(load(checkout)[-1], expected)  # the clone itself is a model 
 SEND = """
 import sys
 import multiprocess
+import torch
 from datasets import Dataset
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor
+
+torch.set_num_threads(1)  # a forked process waits forever for threads that PyTorch has in its parent
 
 def make_encode(objects, image):
     def encode(row, **given):
@@ -123,7 +126,9 @@ def run_elsewhere(code, tmp_path, *arguments):
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400
+    )
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout
 

@@ -220,6 +220,7 @@ def _export(trainer, config, model_arguments, data_arguments, metrics):
     state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what is sharded, on all processes
     if trainer.is_world_process_zero():
         model = rebuild_model(type(trainer.model), config, state_dict, model_arguments)
+        model.generation_config = trainer.model.generation_config
         with new_files(trainer.args.output_dir) as folder:
             # Under ZeRO-3 transformers would undo renamings that it never did.
             model.save_pretrained(folder, save_original_format=False)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from reprlib import repr as shorten
 
 import PIL.Image
-from transformers.image_utils import load_image
+
+from fila.image_processing_fila import EXIF_ORIENTATION, load_image
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
-EXIF_ORIENTATION = 0x0112
 
 
 def read_row(row, image_folder=""):
@@ -134,7 +134,7 @@ def _open_image(image):
 
 
 def decode_image(image):
-    """`PIL.Image`: RGB and upright. Raises a `ValueError` if it cannot be read."""
+    """`PIL.Image`: as [`~fila.image_processing_fila.load_image`] gives it. Raises a `ValueError` if it cannot be read."""
     with _open_image(image) as opened:
         return load_image(opened)
 
