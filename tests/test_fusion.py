@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hybrid encoder: what ViT, ConvNeXt and fusion compute."""
 
+import threading
+
 import pytest
 import timm
 import torch
@@ -219,3 +221,26 @@ def test_fusion_maps_of_images_that_are_not_tiled_and_of_other_strategies():
     for fusion_type in ("none", "channel_concat"):
         with pytest.raises(ValueError, match=f"fusion_type='{fusion_type}' adds nothing to the tokens"):
             tiny_model(fusion_type).get_fusion_maps(**inputs)
+
+
+def test_fusion_maps_are_those_of_their_own_thread():
+    """An app serves several people with one model."""
+    model, process = tiny_model(), tiny_image_processor()
+    inputs, others = (process(random_image(*size), return_tensors="pt") for size in ((100, 90), (50, 150)))
+    (expected,) = model.get_fusion_maps(**inputs)
+    is_done = threading.Event()
+
+    def run_others():
+        with torch.no_grad():
+            while not is_done.is_set():
+                model.get_image_features(**others)
+
+    thread = threading.Thread(target=run_others)
+    thread.start()
+    try:
+        for _ in range(10):
+            (maps,) = model.get_fusion_maps(**inputs)
+            assert all(maps[view].equal(expected[view]) for view in expected)
+    finally:
+        is_done.set()
+        thread.join()

@@ -301,6 +301,23 @@ def test_view_is_drawn_with_the_heat_of_its_tokens(processor):
     assert overview.getcolors() == [(56 * 56, (255, 255, 255))]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image_mean": 0.5, "image_std": 0.2},
+        {"do_normalize": False},
+        {"do_normalize": False, "do_rescale": False},
+    ],
+)
+def test_view_shows_the_pixels_whatever_the_normalization(processor, settings):
+    image = random_image(112, 112)
+    expected = processor.draw_view(processor.image_processor(image, return_tensors="pt"))
+    other = tiny_processor(**settings)
+    picture = other.draw_view(other.image_processor(image, return_tensors="pt"))
+    difference = np.asarray(picture).astype(int) - np.asarray(expected)
+    assert abs(difference).max() <= 1
+
+
 def test_view_that_cannot_be_drawn_is_named(processor):
     inputs = processor.image_processor(random_image(30, 30), do_dynamic_tiling=False, return_tensors="pt")
     with pytest.raises(

@@ -21,7 +21,9 @@ def processor():
 def model_folder(tmp_path_factory):
     """A tiny FILA as it is before training: its fusion is the identity."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_model(trained=False).save_pretrained(folder)
+    model = tiny_model(trained=False)
+    model.generation_config.update(suppress_tokens=[model.config.image_token_id], max_new_tokens=9)
+    model.save_pretrained(folder)
     tiny_processor().save_pretrained(folder)
     return folder
 

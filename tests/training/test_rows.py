@@ -4,13 +4,14 @@
 
 import io
 
+import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainings import llava
 
-from fila import FilaDataCollator
+from fila import FilaDataCollator, FilaImageProcessor
 from fila.processing_fila import SequenceTooLongError
 from fila.training.data import check_row
 from fila.training.rows import EXIF_ORIENTATION, decode_image, read_row
@@ -121,3 +122,24 @@ def test_text_is_cut_and_images_are_not(max_length, words, answer, late, process
     for token, label in zip(cut_ids, cut["labels"][0].tolist()):
         assert label in (-100, token)
     assert (cut["labels"] != -100).any()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "I;16", "CMYK"])
+def test_images_are_decoded_in_training_as_in_inference(tmp_path, mode):
+    image = random_image(30, 40)
+    if mode == "I;16":
+        image = PIL.Image.fromarray(np.arange(0, 60_000, 50, dtype=np.uint16).reshape(30, 40))
+    elif mode == "P":
+        image = image.quantize(16)
+        image.info["transparency"] = 3
+    elif mode in ("RGBA", "LA"):
+        image.putalpha(image.convert("L"))
+        image = image.convert(mode)
+    else:
+        image = image.convert(mode)
+    path = str(tmp_path / ("image.tif" if mode == "CMYK" else "image.png"))
+    image.save(path)
+    decoded = decode_image({"path": path, "bytes": None})
+    inputs = [FilaImageProcessor()(item, return_tensors="pt")["pixel_values"] for item in (path, image, decoded)]
+    assert inputs[0].equal(inputs[1])
+    assert inputs[0].equal(inputs[2])

@@ -184,6 +184,11 @@ def test_push_to_hub_uploads_the_finished_folder_as_it_is(model_folder, document
     assert {"model.safetensors", "modeling_fila.py", "processor_config.json", "README.md"} <= set(files)
     assert load_file(output / "model.safetensors").keys() == load_file(model_folder / "model.safetensors").keys()
     assert "trained with `train.py`" in (output / "README.md").read_text()
+    generation_configs = [
+        json.loads((folder / "generation_config.json").read_text()) for folder in (model_folder, output)
+    ]
+    assert generation_configs[0]["suppress_tokens"] == [3]
+    assert generation_configs[1] == generation_configs[0]
 
 
 def test_streamed_mixture_trains(model_folder, documents, tmp_path):
