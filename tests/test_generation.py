@@ -146,6 +146,7 @@ def test_generation_warns_beyond_the_positions_of_the_decoder(batch, caplog):
     assert model.config.max_position_embeddings == text_config["max_position_embeddings"]
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
+    caplog.set_level("WARNING", logger="transformers")
     try:
         for num_tokens, warns in ((4, False), (8, True)):
             model.generate(**batch, max_new_tokens=num_tokens, eos_token_id=-1)

@@ -213,7 +213,7 @@ def _make_fingerprint(collator):
         return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files]])
 
 
-_inherited = {}  # what the processes that check rows inherit, since remote code cannot be pickled
+_inherited = {}  # what the processes that check rows inherit, without pickling
 
 
 def _check_inherited(sample):

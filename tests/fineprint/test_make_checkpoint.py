@@ -5,10 +5,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from fila.common.arguments import UserError
-from fila.conversion.tokenizer import CHAT_MACROS
+from fila.conversion.tokenizer import get_special_tokens, make_chat_macros
 from fila.fineprint.experiments import make_checkpoint
 from helpers import ROOT, tiny_model
 
@@ -34,4 +34,5 @@ def test_weights_of_another_config_are_refused(tmp_path):
 
 
 def test_chat_template_at_the_root_escapes_as_those_of_converted_models_do():
-    assert (ROOT / "chat_template.jinja").read_text().startswith(CHAT_MACROS)
+    special_tokens = get_special_tokens(PreTrainedTokenizerFast.from_pretrained(ROOT))
+    assert (ROOT / "chat_template.jinja").read_text().startswith(make_chat_macros(special_tokens))
