@@ -51,7 +51,7 @@ class Hub:
         self.repos = {}
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def environment(self, cache):
         """`dict[str, str]`: environment variables of a process that uses this Hub, and keeps its files in `cache`."""
