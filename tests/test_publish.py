@@ -8,7 +8,7 @@ import re
 import pytest
 import transformers
 from hub import find_card_errors
-from huggingface_hub import ModelCard, ModelCardData, SpaceCard, metadata_load
+from huggingface_hub import HfApi, ModelCard, ModelCardData, metadata_load
 
 from fila import publish
 from fila.common.layout import REMOTE_CODE_FILES
@@ -123,17 +123,24 @@ def test_model_card_is_the_readme_with_links_that_lead_somewhere(tmp_path, code_
     assert all(line.startswith("name = ") for line in lost)
 
 
-def test_model_card_has_valid_metadata(tmp_path, hub):
+def test_model_card_has_valid_metadata(tmp_path):
     folder = build(tmp_path / "model", "model", "--repo_id", "org/fila")
     metadata = metadata_load(folder / "README.md")
     assert metadata == metadata_load(ROOT / "README.md")
     assert ModelCardData(**metadata).to_dict() == metadata
-    ModelCard.load(folder / "README.md").validate()
+    assert find_card_errors((folder / "README.md").read_text(), "model") == []
+
+
+def test_hub_refuses_a_card_with_invalid_metadata(hub):
+    """The stand-in does, so that every upload in these tests says that the card is valid."""
+    hub.repos["me/fila"] = {}
+    card = b"---\nlicense: none of them\n---\n"
     with pytest.raises(ValueError, match="license none of them is unknown"):
-        ModelCard("---\nlicense: none of them\n---\n").validate()
+        HfApi().upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="me/fila")
+    assert hub.repos["me/fila"] == {}
 
 
-def test_space_has_the_app_its_images_and_what_it_needs(tmp_path, hub):
+def test_space_has_the_app_its_images_and_what_it_needs(tmp_path):
     pytest.importorskip("gradio")
     folder = build(tmp_path / "space", "space", "--repo_id", "org/demo", "--model", "org/fila")
     assert list_files(folder) == SPACE
@@ -144,7 +151,7 @@ def test_space_has_the_app_its_images_and_what_it_needs(tmp_path, hub):
     setup = (ROOT / "setup.cfg").read_text()
     assert {"transformers >= 5.16.1", "timm >= 1.0.30", "gradio >= 6"} <= set(requirements)
     assert all(f"\n    {line}\n" in setup for line in requirements)
-    SpaceCard.load(folder / "README.md").validate()
+    assert find_card_errors((folder / "README.md").read_text(), "space") == []
     metadata = metadata_load(folder / "README.md")
     assert (metadata["sdk"], metadata["app_file"], metadata["models"]) == ("gradio", "app.py", ["org/fila"])
 
