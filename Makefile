@@ -25,7 +25,7 @@ IMAGE ?= assets/receipt.png
 PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto --dist worksteal
 
-.PHONY: setup demo app test test-serving lint
+.PHONY: setup demo app test test-serving release-check lint
 
 # Everything that the tests need, on top of what the demo needs.
 setup: $(VENV)/.installed
@@ -97,6 +97,10 @@ test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TESTS)/.in
 	PYTHONPATH=$(OPTIONAL) $(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS)
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
 	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) tests/test_transformers_common.py
+
+# What publish.py uploads, loaded where there is nothing else of FILA; a part of `make test`, too.
+release-check: setup
+	$(BIN)/python -m pytest tests/test_publish.py
 
 # FILA in vLLM's server, which is not part of `make test` (3.5 GB on disk).
 test-serving: setup

@@ -5,7 +5,7 @@
     python app.py
     FILA_MODEL=org/fila-8b python app.py
 
-The model is a folder or Hub id in the environment variable `FILA_MODEL`; without it, the folder of this file. Its code is run.
+The model is a folder or Hub id in the environment variable `FILA_MODEL`; without it, `MODEL`. Its code is run.
 This file needs nothing else of the repository.
 """
 
@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextIteratorStreamer
 
 FOLDER = Path(__file__).resolve().parent
+MODEL = str(FOLDER)  # in a Space, the id that publish.py was given
 TILED, LOW_RESOLUTION = "dynamic tiling", "low resolution"
 MAX_IMAGES = 8  # in a conversation
 MAX_PIXELS = 100_000_000  # of an image
@@ -223,7 +224,7 @@ def build_page(app):
 
 
 def main():
-    app = App(*load_model(os.environ.get("FILA_MODEL", str(FOLDER))))
+    app = App(*load_model(os.environ.get("FILA_MODEL", MODEL)))
     build_page(app).queue(max_size=32).launch(max_file_size="50mb")
 
 

@@ -39,6 +39,8 @@ CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else 
 # In "cross_attention", each token attends to a sub-region of 4x4 ConvNeXt cells at stride 8. This choice is ours: Mini-Gemini
 # uses 8x8 cells at stride 4, with a quarter of the tokens.
 CELLS_PER_TOKEN = 4
+# In the metadata of every model card, also in that of `push_to_hub`.
+MODEL_TAGS = ("image-text-to-text", "vision-language-model", "custom_code", "fila")
 
 
 class FilaImageOutputs:
@@ -965,6 +967,7 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = FilaModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.add_model_tags(list(MODEL_TAGS))
         self.post_init()
 
     def get_input_embeddings(self):

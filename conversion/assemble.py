@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelCardData, split_torch_state_dict_into_shards
+from huggingface_hub import ModelCard, ModelCardData, split_torch_state_dict_into_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -20,12 +20,14 @@ from transformers import GenerationConfig
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 from fila.common.arguments import UserError
 from fila.common.files import new_folder
+from fila.common.hub import create_repo, upload_folder
 from fila.common.layout import REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXES, map_tensors
 from fila.conversion.parts import load_parts
 from fila.conversion.sources import LICENSE_FILES, hold_tensors, library_errors
 from fila.conversion.tokenizer import IMAGE_TOKEN, TEMPLATES, add_image_token, load_tokenizer, make_chat_template
 from fila.conversion.verify import compare_with_sources
+from fila.modeling_fila import MODEL_TAGS
 
 
 def make_config(parts, tokenizer, options):
@@ -184,7 +186,7 @@ def make_model_card(name, weights, parts, config):
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         license=licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
-        tags=["vision-language-model", "custom_code", "fila"],
+        tags=list(MODEL_TAGS),
         base_model=[source.name for source in sources if source.revision is not None] or None,
     )
     table = make_parts_table(weights, parts)
@@ -219,11 +221,12 @@ def convert(options):
     if options.dry_run:
         print("Nothing was written.")
         return output
+    name = create_repo(options.push_to_hub) if options.push_to_hub else output.name
     with library_errors(f"--output {output}"), new_folder(output) as folder:
         write_weights(weights, origins, folder, options)
         for item in (config, generation_config, processor):
             item.save_pretrained(folder)
-        make_model_card(output.name, weights, parts, config).save(folder / "README.md")
+        make_model_card(name, weights, parts, config).save(folder / "README.md")
         files = [(ROOT / name, folder) for name in REMOTE_CODE_FILES]
         for part, pattern in product([part for part in parts if part.source], LICENSE_FILES):
             files += [(file, folder / "licenses" / part.title) for file in part.source.folder.glob(pattern)]
@@ -234,7 +237,5 @@ def convert(options):
             print(*compare_with_sources(folder, config, parts), sep="\n")
     print(f"{output}: ready. The fusion and the projector are untrained.")
     if options.push_to_hub:
-        HfApi().create_repo(options.push_to_hub, exist_ok=True)
-        HfApi().upload_folder(repo_id=options.push_to_hub, folder_path=output, commit_message="Assemble FILA")
-        print(f"uploaded to https://huggingface.co/{options.push_to_hub}")
+        upload_folder(output, name, commit_message="Assemble FILA")
     return output

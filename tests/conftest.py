@@ -1,7 +1,9 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
+import huggingface_hub
 import pytest
 import torch
+from hub import TOKEN, Hub
 
 from fila import FilaDataCollator
 from helpers import chat, chat_inputs, random_image, tiny_processor
@@ -34,6 +36,22 @@ def training_batch(processor):
         {"messages": chat(random_image(112, 112, 2), "and", random_image(100, 90, 3), answer="A, then B.")},
     ]
     return FilaDataCollator(processor)(examples)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in for the Hub on this machine, which huggingface_hub uses in this process, and in others with the variables of
+    `hub.environment`."""
+    hub, constants = Hub(), huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants._HF_DEFAULT_ENDPOINT, hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
 
 
 def pytest_configure(config):

@@ -1,9 +1,10 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny models, processors and images for the tests, and the end of their processes that use gloo."""
+"""Tiny models, processors and images for the tests, other processes, and the end of those that use gloo."""
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def image_inputs(inputs):
 def cache_of(outputs):
     """The decoder's cache, under the name that the version of transformers in use gives it."""
     return outputs[CACHE]
+
+
+def run_elsewhere(code, tmp_path, *arguments, **environment):
+    """Runs code in a fresh process with its own module cache, outside the checkout; offline, unless `environment` says where
+    the Hub is. Returns what it printed."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"} | environment
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    result = subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=400
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
 
 
 def leave():

@@ -3,16 +3,14 @@
 """The repository as a user of the Hub meets it: loaded by name, in a process that has never heard of the package."""
 
 import ast
-import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
+from fila import publish
 from fila.common.layout import REMOTE_CODE_FILES, ROOT
-
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", *REMOTE_CODE_FILES]
+from helpers import run_elsewhere
 
 LOAD = """
 import sys
@@ -120,26 +118,10 @@ for method, num_proc in (("fork", 2), ("spawn", 1)):
 """
 
 
-def run_elsewhere(code, tmp_path, *arguments):
-    """Runs code in a fresh process with its own module cache, outside the checkout."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    result = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stdout
-
-
 @pytest.mark.slow
 def test_hub_files_alone_load_save_and_load_again_from_elsewhere_as_the_checkout_does(tmp_path):
     hub_folder, saved = tmp_path / "downloaded-fila", tmp_path / "saved"
-    hub_folder.mkdir()
-    for pattern in HUB_FILES:
-        for file in ROOT.glob(pattern):
-            shutil.copy(file, hub_folder)
+    publish.main(["model", "--repo_id", "org/fila", "--output_dir", hub_folder])
     run_elsewhere(LOAD_AND_SAVE, tmp_path, hub_folder, saved)
     shutil.rmtree(hub_folder)
     shutil.rmtree(tmp_path / "cache")

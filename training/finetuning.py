@@ -9,7 +9,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -18,8 +18,10 @@ from fila import FilaDataCollator
 from fila.common.arguments import UserError
 from fila.common.devices import has_fast_bfloat16
 from fila.common.files import new_files
+from fila.common.hub import create_repo, upload_folder
 from fila.common.layout import DTYPES, TEXT_PREFIX
 from fila.common.views import draw_views
+from fila.modeling_fila import MODEL_TAGS
 from fila.training.callbacks import FilaTrainer, find_checkpoint
 from fila.training.data import SampleCollator, load_data_source, make_dataset
 
@@ -43,7 +45,6 @@ model = AutoModel.from_pretrained("{{ name }}", trust_remote_code=True, dtype="a
 |---|---|
 {% for key, value in rows.items() %}| `{{ key }}` | {{ value }} |
 {% endfor %}"""
-CARD_TAGS = ["vision-language-model", "custom_code", "fila"]
 CARD_OPTIONS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")
 
 
@@ -171,19 +172,20 @@ def _run(model_arguments, data_arguments, training_arguments, config, collator, 
     options = {"vision_lr": model_arguments.vision_lr, "fusion_lr": model_arguments.fusion_lr, **datasets}
     options |= {"data_collator": collator, "processing_class": collator.collator.processor}
     trainer = FilaTrainer(model, training_arguments, **options)
+    name, token = output.resolve().name, training_arguments.hub_token
+    if push_to_hub and trainer.is_world_process_zero():
+        name = training_arguments.hub_model_id or name
+        name = create_repo(name, token, private=training_arguments.hub_private_repo)
     metrics = trainer.train(resume_from_checkpoint=_prepare_checkpoint(trainer)).metrics
     if datasets["eval_dataset"] is not None:
         metrics.update(trainer.evaluate())
-    _export(trainer, config, model_arguments, data_arguments, metrics)
+    files = _export(trainer, config, name, model_arguments, data_arguments, metrics)
     trainer.log_metrics("all", metrics)
     trainer.save_metrics("all", metrics, combined=False)
     trainer.accelerator.wait_for_everyone()  # none leaves while another still writes
     trainer.accelerator.end_training()
     if push_to_hub and trainer.is_world_process_zero():
-        api, name = HfApi(token=training_arguments.hub_token), training_arguments.hub_model_id or output.resolve().name
-        name = api.create_repo(name, private=training_arguments.hub_private_repo, exist_ok=True).repo_id
-        api.upload_folder(repo_id=name, folder_path=output, ignore_patterns=["checkpoint-*", "bad_*", "runs/*"])
-        print(f"uploaded to https://huggingface.co/{name}")
+        upload_folder(output, name, token, allow_patterns=files)
     return metrics
 
 
@@ -214,9 +216,9 @@ def rebuild_model(model_class, config, state_dict, model_arguments):
     return (adapted.merge_and_unload() if adapted else model).to(DTYPES.get(dtype, dtype))
 
 
-def _export(trainer, config, model_arguments, data_arguments, metrics):
+def _export(trainer, config, name, model_arguments, data_arguments, metrics):
     """Writes the trained model with its card into the output folder, whole or not at all. `config` is the model's from
-    before the training."""
+    before the training. Returns the names of the model's files, on the main process."""
     state_dict = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what is sharded, on all processes
     if trainer.is_world_process_zero():
         model = rebuild_model(type(trainer.model), config, state_dict, model_arguments)
@@ -225,12 +227,19 @@ def _export(trainer, config, model_arguments, data_arguments, metrics):
             # Under ZeRO-3 transformers would undo renamings that it never did.
             model.save_pretrained(folder, save_original_format=False)
             trainer.processing_class.save_pretrained(folder)
-            _make_card(trainer, model_arguments, data_arguments, metrics).save(folder / "README.md")
+            _make_card(trainer, name, model_arguments, data_arguments, metrics).save(folder / "README.md")
+            files = [path.name for path in folder.iterdir()]
+            licenses = Path(model_arguments.model_name_or_path, "licenses")
+            if licenses.is_dir():  # of the backbones: see conversion/
+                shutil.copytree(licenses, Path(trainer.args.output_dir, "licenses"), dirs_exist_ok=True)
+                files.append("licenses/*")
         trainer.save_state()
+        return files
 
 
-def _make_card(trainer, model_arguments, data_arguments, metrics):
-    """`ModelCard`: with the options and metrics of the training. It names local files without their folders."""
+def _make_card(trainer, name, model_arguments, data_arguments, metrics):
+    """`ModelCard`: with the options and metrics of the training. `name` is what the model is loaded by. Local files are
+    named without their folders."""
     base, header = Path(model_arguments.model_name_or_path), {"license": "other"}
     if (base / "README.md").exists():  # training does not change whose the weights are
         known = ModelCard.load(base / "README.md").data.to_dict()
@@ -247,8 +256,8 @@ def _make_card(trainer, model_arguments, data_arguments, metrics):
     rows |= {name: trainer.args.to_dict()[name] for name in CARD_OPTIONS}
     rows |= {"steps": trainer.state.global_step, **metrics}
     return ModelCard.from_template(
-        ModelCardData(library_name="transformers", pipeline_tag="image-text-to-text", tags=CARD_TAGS, **header),
+        ModelCardData(library_name="transformers", pipeline_tag="image-text-to-text", tags=list(MODEL_TAGS), **header),
         template_str=CARD,
-        name=Path(trainer.args.output_dir).resolve().name,
+        name=name,
         rows={name: value for name, value in rows.items() if value is not None},
     )

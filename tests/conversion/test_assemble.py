@@ -5,7 +5,6 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -210,16 +209,23 @@ def test_a_generation_config_that_transformers_would_not_save_is_fixed(sources):
     assert (generation_config.do_sample, generation_config.temperature) == (True, 0.6)
 
 
-def test_push_to_hub_uploads_the_finished_folder(sources, monkeypatch):
-    calls = []
-
-    class Api:
-        def create_repo(self, name, exist_ok):
-            calls.append(("create", name))
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
-
-    monkeypatch.setattr(assembling, "HfApi", Api)
+def test_push_to_hub_leaves_the_finished_folder_and_no_older_weights(sources, hub, capsys):
+    hub.repos["org/fila"] = {
+        ".gitattributes": b"",
+        "model-00001-of-00002.safetensors": b"old",
+        "onnx/model.onnx": b"kept",
+    }
     output = assemble(sources, "--push-to-hub", "org/fila")
-    assert calls == [("create", "org/fila"), ("upload", "org/fila", sorted(path.name for path in output.iterdir()))]
+    assert hub.repos["org/fila"] == {
+        **{path.name: path.read_bytes() for path in output.iterdir()},
+        **{".gitattributes": b"", "onnx/model.onnx": b"kept"},
+    }
+    assert 'from_pretrained("org/fila", ' in (output / "README.md").read_text()
+    assert "uploaded to https://huggingface.co/org/fila" in capsys.readouterr().out
+
+
+def test_push_to_hub_with_a_wrong_token_stops_before_the_work(sources, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(UserError, match="org/fila cannot be made on the Hub.*hf auth login.*401"):
+        assemble(sources, "--push-to-hub", "org/fila")
+    assert not (sources / "output").exists() and not hub.repos

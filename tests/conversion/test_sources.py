@@ -2,15 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints on the disk and on the Hub: what is read, and what is refused."""
 
-import hashlib
-import http.server
-import json
 import os
 import pickle
-import re
 import shutil
-import threading
-import urllib.parse
 
 import pytest
 import torch
@@ -117,69 +111,17 @@ def test_hub_ids_are_read_from_the_cache_when_offline(sources):
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture
-def hub(sources):
-    """A Hub on this machine that serves the sources as org/clip, org/text and a repository of timm; yields its address."""
-    folders = {"org/clip": "clip", "org/text": "text", "timm/convnext_tiny.in12k_ft_in1k": "convnext"}
-    commit = "89abcdef0123456789abcdef0123456789abcdef"
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def do_HEAD(self):
-            self.do_GET()
-
-        def do_GET(self):
-            path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path).strip("/")
-            body, status, headers = b"", 404, {"X-Error-Code": "RepoNotFound"}
-            for name, folder in folders.items():
-                if re.fullmatch(f"api/models/{re.escape(name)}(/revision/.*)?", path):
-                    files = [
-                        {"rfilename": file.name, "size": file.stat().st_size} for file in (sources / folder).iterdir()
-                    ]
-                    body = json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": files}).encode()
-                    status, headers = 200, {"Content-Type": "application/json"}
-                elif path.startswith(f"api/models/{name}/tree/"):
-                    files = [
-                        {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-                        for file in (sources / folder).iterdir()
-                    ]
-                    body, status, headers = json.dumps(files).encode(), 200, {"Content-Type": "application/json"}
-                elif match := re.fullmatch(f"{re.escape(name)}/resolve/[^/]+/(.*)", path):
-                    file = sources / folder / match[1]
-                    if not file.exists():
-                        headers = {"X-Error-Code": "EntryNotFound"}
-                        continue
-                    body, status = file.read_bytes(), 200
-                    headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": commit}
-                    if byte_range := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-                        start, end = int(byte_range[1]), int(byte_range[2] or len(body) - 1)
-                        body, status = body[start : end + 1], 206
-                        headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{file.stat().st_size}"
-            self.send_response(status)
-            for key, value in {**headers, "Content-Length": len(body)}.items():
-                self.send_header(key, str(value))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-
-
 @pytest.mark.slow
 def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, hub):
+    for name, folder in {
+        "org/clip": "clip",
+        "org/text": "text",
+        "timm/convnext_tiny.in12k_ft_in1k": "convnext",
+    }.items():
+        hub.add_folder(name, sources / folder)
     options = ["--vision", "org/clip", "--convnext", "convnext_tiny.in12k_ft_in1k", "--text", "org/text"]
     options += ["--output", sources / "output"]
-    network = {
-        "HF_ENDPOINT": hub,
-        "HF_HUB_CACHE": str(sources / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-    }
+    network = hub.environment(sources / "cache")
     done = run_command(*options, "--dry-run", **network)
     assert done.returncode == 0, done.stderr
     assert "| decoder | org/text | transformers |" in done.stdout and "Nothing was written" in done.stdout

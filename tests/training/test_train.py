@@ -3,15 +3,13 @@
 """train.py: both stages, what they leave behind, and TRL on the same folder."""
 
 import json
-import os
-from pathlib import Path
-from types import SimpleNamespace
+import shutil
 
 import PIL.Image
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
-from huggingface_hub.utils import filter_repo_objects
+from hub import TOKEN
 from safetensors.torch import load_file
 from trainings import KINDS, QUESTION, llava, parse, run, write_documents, write_json
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -21,7 +19,6 @@ from fila.common.arguments import UserError
 from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, VIT_PREFIX
 from fila.conversion.assemble import convert
 from fila.convert_weights import parse_options
-from fila.training import finetuning
 from fila.training.callbacks import FilaTrainer
 from helpers import SMOLLM2_GGUF, chat, chat_inputs, random_image, tiny_model
 
@@ -160,35 +157,30 @@ def test_loss_that_is_no_number_stops_the_run_and_names_the_samples(model_folder
     assert not (tmp_path / "output" / "config.json").exists()
 
 
-def test_push_to_hub_uploads_the_finished_folder_as_it_is(model_folder, documents, tmp_path, monkeypatch):
-    calls = []
-
-    class Api:
-        def __init__(self, token):
-            assert token == "secret"
-
-        def create_repo(self, name, private, exist_ok):
-            return SimpleNamespace(repo_id=f"me/{name}")
-
-        def upload_folder(self, repo_id, folder_path, ignore_patterns):
-            assert (Path(folder_path) / "config.json").exists()
-            calls.append((repo_id, list(filter_repo_objects(os.listdir(folder_path), ignore_patterns=ignore_patterns))))
-
-    monkeypatch.setattr(finetuning, "HfApi", Api)
-    output = tmp_path / "output"
+def test_push_to_hub_uploads_the_files_of_the_model_alone(model_folder, documents, tmp_path, hub):
+    start, output = tmp_path / "start", tmp_path / "output"
+    shutil.copytree(model_folder, start)
+    (start / "licenses" / "decoder").mkdir(parents=True)
+    (start / "licenses" / "decoder" / "LICENSE").write_text("terms")
     arguments = ["--max_steps", 2, "--save_steps", 1, "--lora_r", 2, "--per_device_train_batch_size", 2]
-    run(model_folder, documents, output, *arguments, "--push_to_hub", "--hub_token", "secret")
-    ((repository, files),) = calls
-    assert repository == "me/output"
-    assert set(files) == {path.name for path in output.iterdir() if path.is_file()}
-    assert {"model.safetensors", "modeling_fila.py", "processor_config.json", "README.md"} <= set(files)
+    run(start, documents, output, *arguments, "--push_to_hub", "--hub_token", TOKEN)
+    files = {path.name for path in model_folder.iterdir()} | {"README.md", "licenses/decoder/LICENSE"}
+    assert hub.repos == {"me/output": {".gitattributes": b""} | {name: (output / name).read_bytes() for name in files}}
     assert load_file(output / "model.safetensors").keys() == load_file(model_folder / "model.safetensors").keys()
-    assert "trained with `train.py`" in (output / "README.md").read_text()
+    card = (output / "README.md").read_text()
+    assert "trained with `train.py`" in card and 'from_pretrained("me/output", ' in card
     generation_configs = [
         json.loads((folder / "generation_config.json").read_text()) for folder in (model_folder, output)
     ]
     assert generation_configs[0]["suppress_tokens"] == [3]
     assert generation_configs[1] == generation_configs[0]
+
+
+def test_push_to_hub_with_a_wrong_token_stops_before_the_first_step(model_folder, documents, tmp_path, hub):
+    arguments = ["--max_steps", 2, "--save_steps", 1, "--push_to_hub", "--hub_token", "hf_wrong"]
+    with pytest.raises(UserError, match="output cannot be made on the Hub.*hf auth login"):
+        run(model_folder, documents, tmp_path / "output", *arguments)
+    assert not list((tmp_path / "output").glob("checkpoint-*")) and not hub.repos
 
 
 def test_streamed_mixture_trains(model_folder, documents, tmp_path):
