@@ -55,8 +55,9 @@ def test_snippet_runs_as_written(snippet, tmp_path):
 
 
 def find_commands(text):
-    """Each `python X.py ...` of a page, in code blocks and in lines, as (script, list of its options)."""
-    text = text.replace("\\\n", " ")
+    """Each `python X.py ...` or `python -m fila.X ...` of a page, in code blocks and in lines, as (script, list of its
+    options)."""
+    text = re.sub(r"-m fila\.([\w.]+)", lambda match: match[1].replace(".", "/") + ".py", text.replace("\\\n", " "))
     for line in re.findall(r"\b(?:python|fsdp2\.yaml) ([^`\n]+)", text):
         words = shlex.split(line, comments=True)
         if words and words[0].endswith(".py"):
@@ -75,7 +76,9 @@ def known_options(script):
 
 
 def test_docs_have_commands():
-    assert {"train.py", "run_eval.py", "convert_weights.py", "fineprint/generate.py"} <= {row[1] for row in COMMANDS}
+    assert {"train.py", "run_eval.py", "convert_weights.py", "fineprint/generate.py", "evaluation/ask.py"} <= {
+        row[1] for row in COMMANDS
+    }
 
 
 @pytest.mark.parametrize("script", sorted({row[1] for row in COMMANDS}))
