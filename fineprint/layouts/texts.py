@@ -172,10 +172,11 @@ class Texts:
                 return re.sub("[^a-z]", "", self.rng.choice(self.pools["noun"]).lower())
             return self.rng.choice(_PARTS[name])
 
-        while True:
+        for _ in range(200):
             text = re.sub(r"\{\w+\}|[9#A](?![a-z])", part, form)
             if split_of_text(text) == self.split or "{word}" in form:
                 return text
+        raise DoesNotFit  # a form of few values, such as "9%", may have none for this split
 
     def label(self):
         """Text that names a value of `label_kind`, or any value."""
