@@ -95,8 +95,7 @@ lint: setup
 test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TESTS)/.installed $(OPTIONAL)/.installed
 	$(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS:%=--ignore=%)
 	PYTHONPATH=$(OPTIONAL) $(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS)
-	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
-	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) tests/test_transformers_common.py
+	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow or both_ends"
 
 # What publish.py uploads, loaded where there is nothing else of FILA; a part of `make test`, too.
 release-check: setup

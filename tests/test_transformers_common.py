@@ -25,6 +25,7 @@ from helpers import ROOT, image_inputs, random_image, tiny_config, tiny_image_pr
 TESTS = ROOT / "build" / "transformers-tests" / transformers.__version__ / "tests"
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.both_ends,
     pytest.mark.skipif(not TESTS.exists(), reason=f"needs {TESTS}, which `make test` downloads"),
     pytest.mark.filterwarnings("always::FutureWarning"),  # some tests look for them
 ]
