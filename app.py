@@ -180,7 +180,7 @@ def read_conversation(history):
 def build_page(app):
     """`gr.Blocks`: the page."""
     is_cvfm = app.model.config.fusion_type == "cvfm"
-    layers = app.model.config.fusion_layers if is_cvfm else ["last"]
+    layers = app.model.config.fusion_layers if is_cvfm else [app.model.config.num_vision_layers]
     with gr.Blocks(title="FILA") as page:
         gr.Markdown(
             "# FILA reads fine print\nAdd an image and ask about it. The picture beside the chat shows how FILA cuts it."
@@ -206,10 +206,20 @@ def build_page(app):
                     run_examples_on_click=False,
                 )
             with gr.Column():
-                views = gr.Gallery(label="What the ViT gets: tiles with cuts and padding, global view", columns=2)
+                views = gr.Gallery(
+                    label="What the ViT gets: tiles with cuts and padding, global view",
+                    columns=2,
+                    height=340,
+                    object_fit="contain",
+                )
                 sentence = gr.Markdown()
-                number = gr.Slider(1, len(layers), value=1, step=1, label=f"Fusion after ViT layer {layers}: number")
-                heat = gr.Gallery(label="How FILA sees: how much the ConvNeXt changed each token", columns=2)
+                number = gr.Slider(1, len(layers), value=1, step=1, label=f"Fusion module, after ViT layers {layers}")
+                heat = gr.Gallery(
+                    label="How FILA sees: how much the ConvNeXt changed each token",
+                    columns=2,
+                    height=340,
+                    object_fit="contain",
+                )
 
         # A message that was sent leaves an empty box; its image stays in view.
         def newest(message, old):

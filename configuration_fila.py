@@ -57,7 +57,8 @@ class RemoteCodeMixin:
     def __reduce_ex__(self, protocol):
         for name in {cls.__module__ for cls in type(self).__mro__}:
             package, _, attribute = name.rpartition(".")
-            if name.startswith("transformers_modules."):
+            # A module is absent where its class came by value, as in the processes of vLLM.
+            if name.startswith("transformers_modules.") and name in sys.modules:
                 setattr(importlib.import_module(package), attribute, sys.modules[name])
         return super().__reduce_ex__(protocol)
 

@@ -19,7 +19,7 @@ REPOSITORY = {
     *("README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"),
     *("processor_config.json", "tokenizer.json", "tokenizer_config.json", *REMOTE_CODE_FILES),
 }
-PUBLISHED = REPOSITORY | {"LICENSE", "assets/architecture.svg", "assets/demo.png", "assets/receipt.png"}
+PUBLISHED = REPOSITORY | {"LICENSE", "assets/architecture.svg", "assets/app.png", "assets/receipt.png"}
 SPACE = {"README.md", "app.py", "assets/receipt.png", "requirements.txt"}
 QUESTION = "What is the name of the shop?"
 ANSWER = "Corner Cafe"

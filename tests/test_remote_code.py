@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from fila import publish
+from fila import FilaConfig, publish
 from fila.common.layout import REMOTE_CODE_FILES, ROOT
-from helpers import run_elsewhere
+from helpers import run_elsewhere, tiny_config
 
 LOAD = """
 import sys
@@ -152,3 +152,11 @@ def test_default_checkpoint_is_small_and_in_bfloat16():
     assert file.stat().st_size <= 60e6
     with safe_open(file, "pt") as tensors:
         assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
+
+
+def test_objects_of_a_module_that_is_not_there_can_be_reduced():
+    """vLLM sends the classes of remote code by value; their modules are not imported where they arrive."""
+    config = tiny_config()
+    copied = type("FilaConfig", (FilaConfig,), {"__module__": "transformers_modules.gone.configuration_fila"})
+    config.__class__ = copied
+    assert config.__reduce_ex__(4)[1][0] is copied
