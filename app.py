@@ -59,13 +59,13 @@ class App:
     def __init__(self, model, processor):
         self.model, self.processor = model, processor
 
-    def encode(self, path, mode):
+    def encode(self, path, mode, **kwargs):
         """Image inputs of one file."""
         try:
             image = open_image(path)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return self.processor.image_processor(image, do_dynamic_tiling=mode == TILED, return_tensors="pt")
+        return self.processor.image_processor(image, do_dynamic_tiling=mode == TILED, return_tensors="pt", **kwargs)
 
     def show(self, path, mode):
         """Views, a sentence and the fusion maps of an image."""
@@ -86,7 +86,7 @@ class App:
         """The views with the heat map of one fusion module over them."""
         if path is None or maps is None:
             return None
-        draw, inputs = self.processor.draw_view, self.encode(path, mode)
+        draw, inputs = self.processor.draw_view, self.encode(path, mode, do_high_res=False)
         return [(draw(inputs, view, heat=maps[view][number - 1]), view) for view in list_views(inputs)]
 
     def prepare(self, message, history, mode):

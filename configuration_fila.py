@@ -21,6 +21,8 @@ NUM_CONVNEXT_STAGES = 4
 CONVNEXT_STRIDE = 32
 # The five canvases of the paper, in rows and columns of tiles: the default of the image processor, which chooses among them.
 CANVASES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+# Keywords of timm that FILA sets itself.
+RESERVED_MODEL_ARGS = frozenset({"num_classes", "pretrained", "features_only", "in_chans", "output_stride"})
 
 
 def get_content_box(image_size, canvas_size):
@@ -114,7 +116,7 @@ class FilaConvNextConfig(PreTrainedConfig, RemoteCodeMixin):
     def validate(self):
         """Checks all fields; see [`FilaConfig.validate`]."""
         super().validate()
-        reserved = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"} & set(self.model_args)
+        reserved = RESERVED_MODEL_ARGS & set(self.model_args)
         if reserved:
             raise ValueError(
                 f"FilaConvNextConfig.model_args may not contain {sorted(reserved)}: FILA sets these itself. Remove them; any "

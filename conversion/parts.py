@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from fila import FilaConvNextConfig
+from fila.configuration_fila import RESERVED_MODEL_ARGS
 from fila.conversion.sources import Source, hold_tensors, library_errors, open_tensors, resolve_source
 from fila.conversion.tokenizer import load_tokenizer
 
@@ -106,8 +107,8 @@ def _read_convnext(source):
         config = FilaConvNextConfig(architecture=str(open_clip["model_cfg"]["vision_cfg"].get("timm_model_name")))
         return config, "OpenCLIP", CLIP_NORMALIZATION | open_clip.get("preprocess_cfg", {})
     if "architecture" in raw:
-        ours = {"num_classes", "pretrained", "features_only", "in_chans", "output_stride"}  # set by FILA
-        model_args = {key: value for key, value in (raw.get("model_args") or {}).items() if key not in ours}
+        given = (raw.get("model_args") or {}).items()
+        model_args = {key: value for key, value in given if key not in RESERVED_MODEL_ARGS}
         config = FilaConvNextConfig(architecture=raw["architecture"], model_args=model_args)
         return config, "timm", IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
     config = source.read_config()

@@ -9,9 +9,10 @@ from functools import cache
 import numpy as np
 import PIL.Image
 from datasets import Features, Image, List, Value
-from PIL import ImageChops, ImageDraw, ImageFilter, ImageOps
+from PIL import ImageDraw, ImageFilter, ImageOps
 
 from fila.fineprint.blocks import Panel
+from fila.fineprint.layouts.camera import light_unevenly
 from fila.fineprint.pages import corners, lay_out
 from fila.fineprint.sources import PHOTOS, load_font, load_photo
 
@@ -98,10 +99,7 @@ def render(page):
         paper, bar, ink = _draw_colors(rng)
         image = ImageOps.colorize(image, paper, ink, bar, midpoint=SHADES["bar"])
     if rng.random() < 0.3:
-        light = PIL.Image.new("L", (3, 3))
-        light.putdata([rng.randrange(185, 256) for _ in range(9)])
-        light = light.resize((width, height), PIL.Image.Resampling.BILINEAR)
-        image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
+        image = light_unevenly(rng, image, 185)
     if rng.random() < 0.4:
         top, left = rng.randrange(1024), rng.randrange(1024)
         rows, columns = np.arange(top, top + height) % 1024, np.arange(left, left + width) % 1024

@@ -76,13 +76,18 @@ def _grain(strength):
     return PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8))
 
 
+def light_unevenly(rng, image, darkest):
+    """An RGB image under a light that is weaker in places: down to `darkest`, of 255."""
+    light = PIL.Image.new("L", (3, 3))
+    light.putdata([rng.randrange(darkest, 256) for _ in range(9)])
+    light = light.resize(image.size, PIL.Image.Resampling.BILINEAR)
+    return ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
+
+
 def _photograph(rng, image):
     width, height = image.size
     if rng.random() < 0.8:
-        light = PIL.Image.new("L", (3, 3))
-        light.putdata([rng.randrange(150, 256) for _ in range(9)])
-        light = light.resize((width, height), PIL.Image.Resampling.BILINEAR)
-        image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
+        image = light_unevenly(rng, image, 150)
     if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
     if rng.random() < 0.6:

@@ -6,17 +6,9 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 from safetensors.torch import load_file
 
-from helpers import random_image, tiny_model, tiny_processor
+from helpers import random_image
 
 TURNS = List({"role": Value("string"), "content": Value("string")})
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.slow
