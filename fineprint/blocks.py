@@ -28,44 +28,38 @@ def entries(page, style, width, height):
     """Keys and values, or goods and prices: the value beside, below, above, or far from its key."""
     rng, for_sale = page.rng, page.rng.random() < 0.45
     block = Block("price list" if for_sale else "list of details")
-    look = rng.choice(["after", "columns", "right", "leader", *([] if for_sale else ["above", "below", "boxed"])])
+    look = rng.choice(["after", "columns", "right", "leader", *([] if for_sale else ["above", "below"])])
     stacked, colon = look in ("above", "below"), "" if for_sale else rng.choice([":", ":", "", " :"])
-    pitch = style.pitch * (2.3 if stacked else 1.35 if look == "boxed" else 1)
-    across = rng.randint(1, max(1, min(3, int(width / style.capital / 14)))) if stacked else 1
-    room, rows = width / across - style.pad, []
-    for _ in range(draw_count(rng, 2 if for_sale else 1, 10, height, pitch) * across):
+    pitch, rows = style.pitch * (2.3 if stacked else 1), []
+    key_face, color = (style.body, style.ink) if for_sale else (style.strong, rng.choice([style.ink, style.accent]))
+    for _ in range(draw_count(rng, 2 if for_sale else 1, 10, height, pitch)):
         kind = "price" if for_sale else rng.choice(list(LABELS))
-        if for_sale:
-            key = page.draw("item", style, room * 0.6, style.body)
-        else:
-            key = page.label(kind, style, room * (1 if stacked else 0.5) - style.pad * 2, style.strong)
-        rows.append((key, page.draw(kind, style, room * (1 if stacked else 0.5 - 0.15 * for_sale), style.body)))
-    key_face, key_color = (style.body, style.ink) if for_sale else (style.strong, rng.choice([style.ink, style.accent]))
-    left = style.widest((key + colon for key, _ in rows), key_face) + style.pad * 1.5
+        room = width - style.pad * 2 if stacked else width * (0.55 if for_sale else 0.4)
+        key = page.draw("item", style, room, key_face) if for_sale else page.label(kind, style, room, key_face)
+        rows.append((key, page.draw(kind, style, width if stacked else width * 0.9 - room, style.body)))
+    column = style.widest((key + colon for key, _ in rows), key_face) + style.pad
     for number, (key, value) in enumerate(rows):
-        x, y = number % across * (width / across), number // across * pitch + pitch / 2
+        y, step = (number + 0.5) * pitch, style.pitch * 0.52
         if stacked:
-            above, below = y - style.pitch * 0.55, y + style.pitch * 0.5
-            label = block.write(style, key, x, above if look == "above" else below, key_face, key_color)
-            text = block.write(style, value, x, below if look == "above" else above, style.body)
-            if look == "below":
-                block.lines[-2:] = block.lines[:-3:-1]
+            first, second = (y - step, y + step) if look == "above" else (y + step, y - step)
+            label = block.write(style, key, 0, first, key_face, color)
+            text = block.write(style, value, 0, second, style.body)
+            block.lines[-2:] = sorted(block.lines[-2:], key=lambda line: line[0].y)
         else:
-            label = block.write(style, key + colon, x, y, key_face, key_color)
-            end = x + style.width(label.text, key_face) + style.pad / 2
-            start, align = (end, 0) if look == "after" else (left, 0) if look in ("columns", "boxed") else (0, 1)
-            text = block.write(style, value, start, y, style.body, align=align, room=width, new_line=False)
+            label = block.write(style, key + colon, 0, y, key_face, color)
+            end, align = label.end + style.pad / 2, look in ("right", "leader")
+            x = 0 if align else column if look == "columns" else end
+            text = block.write(style, value, x, y, style.body, align=align, room=width, new_line=False)
             if text.end > width or text.x < end - 1:
                 raise DoesNotFit
-            if look == "boxed":
-                box = [left - style.pad / 2, y + 2 - pitch / 2, width - 1, y - 3 + pitch / 2]
-                block.shape("rectangle", box, outline=style.line, width=style.rule)
-            size, step = max(1, round(style.capital / 8)), style.capital * 0.7
-            for dot in range(int((text.x - style.pad / 2 - end) / step) if look == "leader" else 0):
-                block.bar(end + dot * step, label.y - size, end + dot * step + size, label.y, style.line)
+            while look == "leader" and end + style.pad < text.x:
+                block.bar(
+                    end, label.y - max(1, style.capital / 8), end + max(1, style.capital / 8), label.y, style.line
+                )
+                end += style.capital * 0.7
         block.ask("price" if for_sale else "value", [text], key=key)
         block.ask("key", [label], key, value=value)
-    block.width, block.height = width, y + pitch / 2
+    block.width, block.height = width, len(rows) * pitch
     if for_sale:
         labels = [fact.marks[0] for fact in block.facts[1::2]]
         amounts = [int("".join(filter(str.isdigit, value))) for _, value in rows]
@@ -75,20 +69,19 @@ def entries(page, style, width, height):
 
 
 def _draw_columns(page, style, width, count):
-    """Columns of a table of so many rows, as (kind, width, texts), as many as there is room for."""
+    """Columns of a table of so many rows, as (kind, width, texts), as many as there is room for; and how much is left."""
     rng, columns, left = page.rng, [], width
     same = rng.choice(_COLUMN_KINDS) if rng.random() < 0.4 else None
     for number in range(rng.randint(2, 7)):
-        kind, room = same or rng.choice(_COLUMN_KINDS), left - 2 * style.pad
-        kind = kind if number else rng.choice(_ROW_KINDS)
+        kind = same or rng.choice(_COLUMN_KINDS) if number else rng.choice(_ROW_KINDS)
+        room = min(left - 2 * style.pad, width * (0.3 if number else 0.5))
         try:
-            head = page.label(kind, style, min(room, width / 3), style.strong)
-            room = min(room, width * (0.3 if number else 0.5))
-            cells = [page.draw(kind, style, room, style.body) for _ in range(count - 1)]
+            cells = [page.label(kind, style, room, style.strong)]
+            cells += [page.draw(kind, style, room, style.body) for _ in range(count - 1)]
         except DoesNotFit:
             break
-        widest = max(style.width(head, style.strong), style.widest(cells, style.body)) + 2 * style.pad
-        columns.append((kind, widest, [head, *cells]))
+        widest = max(style.width(cells[0], style.strong), style.widest(cells[1:], style.body)) + 2 * style.pad
+        columns.append((kind, widest, cells))
         left -= widest
     if len(columns) < 2:
         raise DoesNotFit
@@ -102,35 +95,36 @@ def table(page, style, width, height):
     columns, left = _draw_columns(page, style, width, count)
     slack = left / len(columns) * rng.choice([0, 0.3, 1])
     block.width, block.height = width - left + slack * len(columns), pitch * count + style.rule
-    look, is_filled = rng.choice(["frame", "rules", "head", "stripes", "none", "columns"]), rng.random() < 0.3
-    head_paper = mix(style.paper, style.accent, rng.uniform(0.15, 0.9))
+    look, is_filled = rng.choice(["frame", "rules", "head", "stripes", "none"]), rng.random() < 0.3
+    head_paper = mix(style.paper, style.accent, rng.uniform(0.15, 0.9)) if is_filled else style.paper
     head_ink = page.ink_on(head_paper) if is_filled else rng.choice([style.ink, style.accent])
     numbers, others = rng.choice([(1, 0), (0, 0), (0.5, 0.5), (1, 0.5)])  # how cells are aligned
     for row in range(count):
         x, y = 0, row * pitch
-        if row == 0 and is_filled or look == "stripes" and row and row % 2 == 0:
-            block.bar(0, y, block.width, y + pitch, style.shade if row else head_paper)
-        if look in ("frame", "rules") or look == "head" and row == 0:
-            block.bar(0, y + pitch, block.width, y + pitch + style.rule, style.line)
+        block.bar(0, y, block.width, y + pitch, style.shade if look == "stripes" and row % 2 else style.paper)
+        if row == 0:
+            block.bar(0, y, block.width, y + pitch, head_paper)
         for number, (kind, column, cells) in enumerate(columns):
             align = (numbers if kind in _NUMERIC else others) if number else 0
             face, color = (style.body, style.ink) if row else (style.strong, head_ink)
             room = column + slack - 2 * style.pad
             block.write(style, cells[row], x + style.pad, y + pitch / 2, face, color, align, room, new_line=not number)
-            if look == "frame" or look == "columns" and number:
-                block.bar(x, y, x + style.rule, y + pitch, style.line)
             x += column + slack
+            if look == "frame":
+                block.bar(x - style.rule, y, x, y + pitch, style.line)
+        if look in ("frame", "rules") or look == "head" and row == 0:
+            block.bar(0, y + pitch, block.width, y + pitch + style.rule, style.line)
     if look == "frame":
         block.bar(0, 0, block.width, style.rule, style.line)
-        block.bar(block.width - style.rule, 0, block.width, block.height, style.line)
+        block.bar(0, 0, style.rule, block.height, style.line)
     head, *rows = block.lines
-    for _ in range(4):
-        for kind in ("cell", "row"):
-            row, column = rng.choice(rows), rng.randrange(1, len(head))
-            if kind == "cell":
-                block.ask("cell", [row[column]], row=row[0].text, column=head[column].text)
-            else:
-                block.ask("row", [row[0]], value=row[column].text, column=head[column].text, row=head[0].text)
+    for kind in ("cell", "row") * 4:
+        row, column = rng.choice(rows), rng.randrange(1, len(head))
+        value, name = row[column], head[column].text
+        if kind == "cell":
+            block.ask("cell", [value], row=row[0].text, column=name)
+        else:
+            block.ask("row", [row[0]], value=value.text, column=name, row=head[0].text)
     block.ask_count(count - 1, "rows below the head")
     block.ask_count(len(head), "columns")
     return block
@@ -153,21 +147,19 @@ def _break_lines(page, style, room, count):
 
 def paragraph(page, style, width, height):
     """Running text in one to three columns, with any alignment."""
-    rng, block, across = page.rng, Block("paragraph", in_order=True), page.rng.choice([1, 1, 1, 2, 3])
-    across = min(across, max(1, int(width / style.capital / 14)))
-    gutter = style.capital * 2.5
+    rng, block, gutter = page.rng, Block("paragraph", in_order=True), style.capital * 2.5
+    across = min(rng.choice([1, 1, 1, 2, 3]), max(1, int(width / style.capital / 14)))
     room = (width - gutter * (across - 1)) / across
     count, align = draw_count(rng, 1, 16, height, style.pitch), rng.choice([0, 0, 0, 0.5, 1, "justified"])
     for number, words in enumerate(_break_lines(page, style, room, count * across)):
-        x, middle = number // count * (room + gutter), (number % count + 0.5) * style.pitch
-        if align != "justified" or len(words) == 1:
-            align_line = 0 if align == "justified" else align
-            block.write(style, " ".join(words), x, middle, style.body, align=align_line, room=room)
-            continue
-        gap = (room - sum(style.width(word, style.body) for word in words)) / (len(words) - 1)
-        for index, word in enumerate(words):
-            block.write(style, word, x, middle, style.body, new_line=not index)
-            x += style.width(word, style.body) + gap
+        x, middle, parts = number // count * (room + gutter), (number % count + 0.5) * style.pitch, [" ".join(words)]
+        if align == "justified" and len(words) > 1:
+            parts = words
+            gap = (room - sum(style.width(word, style.body) for word in words)) / (len(words) - 1)
+        for part in parts:
+            line_align = align if len(parts) == 1 and align != "justified" else 0
+            text = block.write(style, part, x, middle, style.body, None, line_align, room, new_line=part is parts[0])
+            x = text.end + gap if part is not parts[-1] else x
     block.width, block.height = width, count * style.pitch
     block.ask_count(len(block.lines), "lines")
     return block
@@ -200,24 +192,24 @@ def sequence(page, style, width, height):
 
 def form(page, style, width, height):
     """Boxes of which some are checked, before or after what they stand for."""
-    rng, block = page.rng, Block("form", in_order=True)
-    method, mark = rng.choice(["rectangle", "ellipse"]), rng.choice(["cross", "check", "fill"])
+    rng, block, num_checked = page.rng, Block("form", in_order=True), 0
+    method, is_cross, is_after = rng.choice(["rectangle", "ellipse"]), rng.random() < 0.6, rng.random() < 0.25
     radius, thick = style.capital * rng.uniform(0.55, 0.75), max(1, round(style.capital / 7))
-    is_after, indent, num_checked = rng.random() < 0.25, style.capital * rng.uniform(2.5, 3.5), 0
     for number in range(draw_count(rng, 2, 10, height, style.pitch)):
         x, y = width - radius - style.pad if is_after else style.capital, (number + 0.5) * style.pitch
-        text = page.draw("item", style, width - indent - style.pad, style.body)
-        label = block.write(style, text, 0 if is_after else indent, y, style.body)
+        text = page.draw("item", style, width - style.capital * 3.5, style.body)
+        label = block.write(style, text, 0 if is_after else style.capital * 2.5, y, style.body)
         points = [x - radius, y - radius, x + radius, y + radius]
-        box = block.shape(method, points, outline=style.ink, width=max(1, thick // 2))
-        is_checked, r = rng.random() < 0.5, radius * 0.6
-        if is_checked and mark == "fill":
-            block.shape(method, [x - r, y - r, x + r, y + r], fill=style.ink)
+        box, is_checked, r = (
+            block.shape(method, points, outline=style.ink, width=thick),
+            rng.random() < 0.5,
+            radius * 0.6,
+        )
+        if is_checked and is_cross:
+            block.shape("line", [x - r, y - r, x + r, y + r], fill=style.ink, width=thick)
+            block.shape("line", [x - r, y + r, x + r, y - r], fill=style.ink, width=thick)
         elif is_checked:
-            first = [x - r, y, x, y + r] if mark == "check" else [x - r, y - r, x + r, y + r]
-            second = [x, y + r, x + r * 1.4, y - r * 1.4] if mark == "check" else [x - r, y + r, x + r, y - r]
-            for line in (first, second):
-                block.shape("line", line, fill=style.ink, width=thick)
+            block.shape(method, [x - r, y - r, x + r, y + r], fill=style.ink)
         block.ask("checked", [label, box], "yes" if is_checked else "no", key=text)
         num_checked += is_checked
     block.width, block.height = width, len(block.lines) * style.pitch
@@ -226,20 +218,23 @@ def form(page, style, width, height):
 
 
 def chart(page, style, width, height):
-    """Upright or lying bars, a line or a pie, with labels and values."""
-    rng, block, look = page.rng, Block("chart"), page.rng.choice(["bars", "line", "lying", "pie"])
+    """Upright or lying bars, or a line, with labels and values."""
+    rng, block, look = page.rng, Block("chart"), page.rng.choice(["bars", "line", "lying"])
     page.texts.forms["amount"] = [rng.choice(_AMOUNT_FORMS)]
-    if look in ("bars", "line"):
-        height = min(height, style.pitch * rng.uniform(7, 14), width)
-        count = draw_count(rng, 3, 8, width, style.capital * 5)
-        kind, rooms = rng.choice(["noun", "noun", "city", "time", "number"]), [width / count * 0.92] * 2
-        draw_count(rng, 5, 5, height, style.pitch)
+    if look == "lying":
+        count, kind, rooms = draw_count(rng, 3, 8, height, style.pitch), "item", (width * 0.35, width * 0.2)
+        height = count * style.pitch
     else:
-        count, kind, rooms = draw_count(rng, 3, 8, height, style.pitch), "item", [width * 0.3, width * 0.2]
+        height = min(height, style.pitch * rng.uniform(7, 14), width)
+        count, kind = draw_count(rng, 3, 8, width, style.capital * 5), rng.choice(["noun", "city", "time", "number"])
+        rooms = [width / count * 0.92] * 2
+        if height < style.pitch * 5:
+            raise DoesNotFit
     rows = [(page.draw(kind, style, rooms[0]), page.draw("amount", style, rooms[1])) for _ in range(count)]
     amounts = [float(value.rstrip("%")) for _, value in rows]
-    draw = {"lying": _draw_lying, "pie": _draw_pie}.get(look, _draw_upright)
+    draw = _draw_lying if look == "lying" else _draw_upright
     draw(page, style, block, width, height, rows, [amount / max(amounts) for amount in amounts], look)
+    block.width, block.height = width, height
     for label, value in block.lines:
         block.ask("chart", [value], key=label.text)
     block.ask_extremes(amounts, [label for label, _ in block.lines], "lowest value", "highest value")
@@ -250,9 +245,6 @@ def chart(page, style, width, height):
 def _draw_upright(page, style, block, width, height, rows, shares, look):
     slot, floor, r = width / len(rows), height - style.pitch, style.capital / 3
     points = [((n + 0.5) * slot, floor - share * (floor - style.pitch * 1.1)) for n, share in enumerate(shares)]
-    for step in range(1, 5) if page.rng.random() < 0.4 else ():
-        y = floor - step * (floor - style.pitch) / 4
-        block.bar(0, y, width, y + 1, mix(style.paper, style.ink, 0.15))
     if look == "line":
         flat = [value for point in points for value in point]
         block.shape("line", flat, fill=style.accent, width=max(1, round(style.capital / 5)))
@@ -267,35 +259,16 @@ def _draw_upright(page, style, block, width, height, rows, shares, look):
         block.write(style, label, x - slot / 2, height - style.pitch * 0.4, align=0.5, room=slot)
         block.write(style, value, x - slot / 2, top - style.pitch / 2, align=0.5, room=slot, new_line=False)
     block.bar(0, floor, width, floor + style.rule, style.line)
-    block.width, block.height = width, height
 
 
 def _draw_lying(page, style, block, width, height, rows, shares, look):
     left = style.widest(label for label, _ in rows) + style.pad
-    room = width - left - style.widest(value for _, value in rows) - style.pad * 1.5
-    thick = style.pitch * page.rng.uniform(0.2, 0.38)
+    room, thick = width * 0.78 - left - style.pad, style.pitch * page.rng.uniform(0.2, 0.38)
     for number, ((label, value), share) in enumerate(zip(rows, shares)):
         middle, end = (number + 0.5) * style.pitch, left + max(1, room * share)
         block.bar(left, middle - thick, end, middle + thick, style.accent)
         block.write(style, label, 0, middle, align=1, room=left - style.pad)
         block.write(style, value, end + style.pad / 2, middle, new_line=False)
-    block.width, block.height = width, len(rows) * style.pitch
-
-
-def _draw_pie(page, style, block, width, height, rows, shares, look):
-    side, angle = min(height, width * 0.35, max(len(rows), 4) * style.pitch), page.rng.uniform(0, 360)
-    left, half = side + 2 * style.pad + style.capital, style.capital / 2
-    column = left + style.widest(label for label, _ in rows) + style.pad
-    if column + style.widest(value for _, value in rows) > width:
-        raise DoesNotFit
-    for number, ((label, value), share) in enumerate(zip(rows, shares)):
-        middle, end, color = (number + 0.5) * style.pitch, angle + 360 * share / sum(shares), page.fill_on(style)
-        block.shape("pieslice", [0, 0, side, side], start=angle, end=end, fill=color, outline=style.paper)
-        block.bar(left - 2.6 * half, middle - half, left - 0.8 * half, middle + half, color)
-        block.write(style, label, left, middle)
-        block.write(style, value, column, middle, new_line=False)
-        angle = end
-    block.width, block.height = width, max(side, len(rows) * style.pitch)
 
 
 def code(page, style, width, height):

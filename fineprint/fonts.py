@@ -69,34 +69,19 @@ def capital_share(face):
     return -load_font(face, 1000).getbbox("H", anchor="ls")[1] / 1000
 
 
-class _Advances(dict):
-    """Advances of characters in pixels, measured when they are needed."""
-
-    def __init__(self, face, size):
-        self.measure = load_font(face, size).getlength
-
-    def __missing__(self, character):
-        self[character] = self.measure(character)
-        return self[character]
-
-
-_advances = cache(_Advances)
-
-
-def text_width(face, size, text):
-    """Width of a text in pixels. That of large text is scaled, so that few sizes are measured."""
-    measured = size if size < 20 else 64
-    advances = _advances(face, measured)
-    return sum([advances[character] for character in text]) * (size / measured)
-
-
-@lru_cache(maxsize=1 << 15)  # drawing glyphs takes most of the time of making pages, if each is drawn again
+@lru_cache(maxsize=1 << 15)  # drawing glyphs would take most of the time of making pages
 def _draw_glyph(face, size, character):
+    """Advance in pixels, an "L" image, and the (left, top) of that, seen from where the baseline begins."""
     font = load_font(face, size)
     left, top, right, bottom = font.getbbox(character, anchor="ls")
     mask = PIL.Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(mask).text((-left, -top), character, 255, font, "ls")
-    return mask, left, top, font.getlength(character)
+    return round(font.getlength(character)), mask, left, top
+
+
+def text_width(face, size, text):
+    """Width of a text in pixels, without kerning."""
+    return sum([_draw_glyph(face, size, character)[0] for character in text])
 
 
 def place_glyphs(face, size, text):
@@ -104,8 +89,8 @@ def place_glyphs(face, size, text):
     where the text's baseline begins."""
     x = 0
     for character in text:
-        mask, left, top, advance = _draw_glyph(face, size, character)
-        yield mask, round(x) + left, top
+        advance, mask, left, top = _draw_glyph(face, size, character)
+        yield mask, x + left, top
         x += advance
 
 
