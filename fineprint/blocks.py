@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kinds of blocks. Each function draws one into a width and a height, or raises `DoesNotFit`."""
 
+import textwrap
+
 from fila.fineprint.marks import Block, mix
 from fila.fineprint.texts import LABELS, DoesNotFit
 
@@ -57,7 +59,8 @@ def entries(page, style, width, height):
                     end, label.y - max(1, style.capital / 8), end + max(1, style.capital / 8), label.y, style.line
                 )
                 end += style.capital * 0.7
-        block.ask("price" if for_sale else "value", [text], key=key)
+        whats = ("price", "cost", "price tag") if for_sale else ("value", "entry", "text")
+        block.ask("value", [text], key=key, what=rng.choice(whats))
         block.ask("key", [label], key, value=value)
     block.width, block.height = width, len(rows) * pitch
     if for_sale:
@@ -167,24 +170,21 @@ def paragraph(page, style, width, height):
 
 def sequence(page, style, width, height):
     """A list with dots, rings, signs or numbers."""
-    rng, block = page.rng, Block("list", in_order=True)
-    look = rng.choice(["dot", "square", "ring", "-", "–", "1.", "1)", "(1)", "a)", "A.", "*", ""])
+    rng, block, items = page.rng, Block("list", in_order=True), []
+    look = rng.choice(["dot", "ring", "-", "–", "1.", "1)", "(1)", "a)", "A.", "*", ""])
     kind = rng.choice(["item", "item", "phrase", "person", "city", "job", "path", "url", "company"])
-    indent = max(style.capital * rng.uniform(2.5, 3.5), style.width("(10) ", style.body)) if look else 0
-    items, radius = [], style.capital * 0.22
+    indent, is_sign = style.width("(10)  ", style.body) if look else 0, look not in ("dot", "ring", "")
     for number in range(draw_count(rng, 2, 10, height, style.pitch)):
-        middle, is_drawn = (number + 0.5) * style.pitch, look in ("dot", "square", "ring", "")
-        if not is_drawn:
-            sign = look.translate(
-                {ord("1"): str(number + 1), ord("a"): "abcdefghij"[number], ord("A"): "ABCDEFGHIJ"[number]}
-            )
+        middle, radius = (number + 0.5) * style.pitch, style.capital * 0.22
+        if is_sign:
+            sign = look.replace("1", str(number + 1)).replace("a", "abcdefghij"[number])
+            sign = sign.replace("A", "ABCDEFGHIJ"[number])
             block.write(style, sign, style.capital * 0.3, middle, style.body, style.accent)
         elif look:
             points = [style.capital - radius, middle - radius, style.capital + radius, middle + radius]
-            fill = None if look == "ring" else style.accent
-            block.shape("rectangle" if look == "square" else "ellipse", points, fill=fill, outline=style.accent)
+            block.shape("ellipse", points, fill=style.accent if look == "dot" else None, outline=style.accent)
         text = page.draw(kind, style, width - indent - 1, style.body)
-        items.append(block.write(style, text, indent, middle, style.body, new_line=is_drawn))
+        items.append(block.write(style, text, indent, middle, style.body, new_line=not is_sign))
     block.width, block.height = width, len(items) * style.pitch
     block.ask_places(items, "items")
     return block
@@ -236,7 +236,7 @@ def chart(page, style, width, height):
     draw(page, style, block, width, height, rows, [amount / max(amounts) for amount in amounts], look)
     block.width, block.height = width, height
     for label, value in block.lines:
-        block.ask("chart", [value], key=label.text)
+        block.ask("value", [value], key=label.text, what="value in the chart")
     block.ask_extremes(amounts, [label for label, _ in block.lines], "lowest value", "highest value")
     block.ask_count(count, "values")
     return block
@@ -273,21 +273,17 @@ def _draw_lying(page, style, block, width, height, rows, shares, look):
 
 def code(page, style, width, height):
     """Lines of a program, or what a terminal shows."""
-    rng, texts, style = page.rng, page.texts, page.mono(style)
+    rng, texts, style = page.rng, page.texts, page.style(style.paper, page.mono_family)
     block = Block(rng.choice(["code", "terminal", "terminal"]), in_order=True)
-    count = draw_count(rng, 2, 16, height, style.pitch)
+    count, lines = draw_count(rng, 2, 16, height, style.pitch), []
     if block.noun == "code":
         start = rng.randrange(len(texts.pools["listing"]))
         lines = texts.pools["listing"][start : start + count]
-        outer = min(len(line) - len(line.lstrip()) for line in lines)
-        lines = [line[outer:] for line in lines]
-    else:
-        prompt = rng.choice(["$ ", "> ", "user@host:~$ "])
-        starts = [
-            f"{texts.draw('time')} {rng.choice(_LEVELS)} " if rng.random() < 0.6 else prompt for _ in range(count)
-        ]
-        lines = [start + texts.draw("path" if start == prompt else "phrase") for start in starts]
-    lines = [line for line in lines if style.width(line) <= width]
+    for _ in range(count if block.noun == "terminal" else 0):
+        prompt, is_log = rng.choice(["$ ", "> ", "user@host:~$ "]), rng.random() < 0.6
+        start = f"{texts.draw('time')} {rng.choice(_LEVELS)} " if is_log else prompt
+        lines.append(start + texts.draw("phrase" if is_log else "path"))
+    lines = [line for line in textwrap.dedent("\n".join(lines)).splitlines() if style.width(line) <= width]
     if len(lines) < 2:
         raise DoesNotFit
     for number, line in enumerate(lines):

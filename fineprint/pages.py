@@ -36,12 +36,8 @@ class PageOptions:
     def __post_init__(self):
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split!r} is not possible: choose one of {', '.join(SPLITS)}.")
-        for name, low, high in (
-            ("tile_size", 56, 1344),
-            ("min_text_height", 4, self.tile_size / 7),
-            ("max_questions", 1, 100),
-            ("photographed", 0, 1),
-        ):
+        limits = {"tile_size": (56, 1344), "min_text_height": (4, self.tile_size / 7)}
+        for name, (low, high) in {**limits, "max_questions": (1, 100), "photographed": (0, 1)}.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be from {low} to {high:g}.")
 
@@ -101,13 +97,9 @@ class Draft:
         """A color for an area."""
         return mix(draw_color(self.rng, style.paper, 40, 90), style.accent, self.rng.uniform(0, 0.4))
 
-    def style(self, paper):
+    def style(self, paper, faces=None):
         capital, accent = self.capital * self.rng.choice([1, 1, 1, 1.15, 1.4]), draw_color(self.rng, paper, 90, 90)
-        return Style(self.rng, self.rng.choice(self.families), capital, paper, self.ink_on(paper), accent)
-
-    def mono(self, style):
-        """A style in a font whose letters are equally wide."""
-        return Style(self.rng, self.mono_family, self.capital, style.paper, style.ink, style.accent)
+        return Style(self.rng, faces or self.rng.choice(self.families), capital, paper, self.ink_on(paper), accent)
 
     def draw(self, kind, style, room, face="regular", draw=None):
         """A text of a kind that is at most `room` wide in a style; no other on the page is equal."""
@@ -123,7 +115,7 @@ class Draft:
         return text.upper() if style.upper else text
 
     def build(self, width, height, paper):
-        """A block, which may have a heading and a caption: a list of blocks and their height; empty if nothing fits."""
+        """A block, which may have a heading: a list of blocks and their height; empty if nothing fits."""
         rng = self.rng
         for _ in range(10):
             maker, style, parts, used = rng.choices(blocks.BLOCKS, self.weights)[0], self.style(paper), [], 0
@@ -132,16 +124,11 @@ class Draft:
                     parts.append(blocks.heading(self, style, width, height))
                     used = parts[0].height + style.pitch * 0.2
                 block = maker(self, style, width, height - used)
-                block.title = parts[0].texts[0].text if parts else None
-                parts.append(block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used))
-                used += block.height
-                if rng.random() < 0.12:
-                    parts.append(blocks.margin(self, style, width, height, "caption").move(0, used + style.pitch * 0.3))
-                    used += style.pitch * 1.3
             except DoesNotFit:
                 continue
-            if used <= height and block.width <= width + 1:
-                return parts, used
+            if used + block.height <= height and block.width <= width + 1:
+                block.title = parts[0].texts[0].text if parts else None
+                return [*parts, block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used)], used + block.height
         return [], 0
 
     def panel(self, x, y, width, height, paper):
@@ -155,27 +142,20 @@ class Draft:
         return fill
 
     def stack(self, x, y, width, height, in_panel):
-        """Blocks below each other, until the room is used; on a panel that is as high as all or as each of them."""
-        rng, bottom, paper, num_panels = self.rng, y + height, self.paper, len(self.panels.shapes)
-        gap, num_blocks = self.capital * rng.uniform(1.2, 3.5), len(self.blocks)
+        """Blocks below each other, until the room is used."""
+        rng, bottom, paper, num_blocks = self.rng, y + height, self.paper, len(self.blocks)
+        gap, pad = self.capital * rng.uniform(1.2, 3.5), self.capital * rng.uniform(0.8, 2)
         if in_panel:
-            paper, pad = self.panel(x, y, width, height, paper), self.capital * 1.2
+            paper = self.panel(x, y, width, height, paper)
             x, y, width, bottom = x + pad, y + pad, width - 2 * pad, bottom - pad
         while bottom - y > self.capital * 2 and rng.random() < 0.97:
-            pad, inner, num_inner = 0, paper, len(self.panels.shapes)
-            if rng.random() < 0.2:
-                pad = self.capital * rng.uniform(0.8, 2)
-                inner = self.panel(x, y, width, 0, paper)
-            parts, used = self.build(width - 2 * pad, bottom - y - 2 * pad, inner)
+            parts, used = self.build(width, bottom - y, paper)
             if not parts:
-                del self.panels.shapes[num_inner:]
                 break
-            if pad:
-                self.panels.shapes[-1].points[3] = round(y + used + 2 * pad)
-            self.blocks += [part.move(x + pad, y + pad) for part in parts]
-            y += used + 2 * pad + gap
-        if len(self.blocks) == num_blocks:
-            del self.panels.shapes[num_panels:]
+            self.blocks += [part.move(x, y) for part in parts]
+            y += used + gap
+        if in_panel and len(self.blocks) == num_blocks:
+            self.panels.shapes.pop()
 
     def arrange(self, x, y, width, height, depth=0, in_panel=False):
         """Fills an area with a stack of blocks, or with two or three areas side by side or above each other."""
@@ -197,27 +177,21 @@ class Draft:
 
     def compose(self):
         """Fills the page: header and heading, the body, a footer."""
-        margin, rng, footers = self.camera.margin, self.rng, []
-        y, width, height = margin, self.width - 2 * margin, self.height - 2 * margin
-        for noun, share in (("header", 0.25), ("footer", 0.25), ("page", 0.5)):
-            if rng.random() > share or height < self.capital * 20:
-                continue
+        rng, x, top, bottom = self.rng, self.camera.margin, self.camera.margin, self.height - self.camera.margin
+        width, edges = self.width - 2 * x, []
+        for noun, share in (("header", 0.25), ("page", 0.5), ("footer", 0.25)):
             try:
                 draw = blocks.heading if noun == "page" else blocks.margin
-                block = draw(self, self.style(self.paper), width, height, noun)
+                block = draw(self, self.style(self.paper), width, bottom - top, noun)
             except DoesNotFit:
                 continue
             used = block.height + self.capital * 1.2
-            if noun == "footer":
-                footers = [block.move(margin, y + height - block.height)]
-            elif used < height / 3:
-                self.blocks.append(block.move(margin, y))
-                y += used
-            else:
-                continue
-            height -= used
-        self.arrange(margin, y, width, height)
-        self.blocks += footers
+            if rng.random() < share and used < (bottom - top) / 4:
+                edges.append(block.move(x, bottom - block.height if noun == "footer" else top))
+                top, bottom = (top, bottom - used) if noun == "footer" else (top + used, bottom)
+        self.arrange(x, top, width, bottom - top)
+        feet = [block for block in edges if block.noun == "footer"]
+        self.blocks = [block for block in edges if block not in feet] + self.blocks + feet
 
     def render(self):
         """Draws the page, as it is before the camera takes it."""
@@ -265,14 +239,8 @@ def make_page(seed, row, options):
 
 
 class PageDataset:
-    """Pages for `torch.utils.data.DataLoader`; item i is drawn when it is asked for.
-
-    Args:
-        seed (`int`): where all chance comes from.
-        num_pages (`int`): how many there are.
-        options ([`PageOptions`])
-        make (`Callable`): from seed, row and options to the item, as [`make_page`].
-    """
+    """`num_pages` pages for `torch.utils.data.DataLoader`; item i is drawn when it is asked for, by `make` from seed, row and
+    options."""
 
     def __init__(self, seed, num_pages, options, make=make_page):
         self.seed, self.num_pages, self.options, self.make = seed, num_pages, options, make

@@ -17,9 +17,9 @@ MAX_ANSWER = 300  # characters of a block that is to be transcribed
 _TELL = "[What is|What's|Give|State|Read|Find|Tell me]"
 _COPY = "[Transcribe|Read|Copy|Write out|Type out|Give the text of]"
 WORDINGS = {
-    "value": (
-        _TELL + " the [value|entry|text] [of|for|beside|given for] {key}[.|]",
-        "[What does it say|What is written|What stands|What is given] [for|at|next to] {key}?",
+    "value": (  # `what` is asked for: the value, the price
+        _TELL + " the {what} [of|for|beside|given for] {key}[.|]",
+        "[What does it say|What is written|What stands|What is given|Which {what} is shown] [for|at|next to] {key}?",
         "{key}[?|:| =|]",
     ),
     "key": (
@@ -62,14 +62,6 @@ WORDINGS = {
         _TELL + " the {place} {thing} [of|in] {block}[.|]",
         "[Which|What] {thing} is {place} in {block}?",
         "[The|Name the|Copy the] {place} {thing} of {block}[.|?|:]",
-    ),
-    "price": (
-        "[What is|What's|Give|State|Find|Tell me] the [price|cost] [of|for|given for] {key}[.|]",
-        "[How much is|How much for|Price of|Cost of|What do I pay for] {key}?",
-    ),
-    "chart": (
-        _TELL + " the value [of|for|shown for] {key} [in the chart|in the diagram|][.|?|]",
-        "[What value|Which value|What] does [the chart|the diagram] [show|give|have] for {key}?",
     ),
     "extreme": (
         "[What|Which label] [is|has] the {most} [in|of] {block}?",

@@ -6,7 +6,6 @@ import json
 import re
 import string
 import sysconfig
-import unicodedata
 import zlib
 from functools import cache
 from pathlib import Path
@@ -87,13 +86,6 @@ def split_of_text(text):
     return {0: "test", 1: "validation"}.get(zlib.crc32(text.casefold().encode()) % 10, "train")
 
 
-def _clean(text):
-    """The text in characters that all fonts have, without double spaces."""
-    text = unicodedata.normalize("NFC", text)
-    plain = (c if c in CHARACTERS else unicodedata.normalize("NFKD", c)[0] for c in text)
-    return "".join(c if c in CHARACTERS else "-" for c in plain)
-
-
 @cache
 def make_pools():
     """Lists of texts by kind, `dict[str, list[str]]`, from Faker's locales, wonderwords' nouns and adjectives, and the prose
@@ -122,7 +114,7 @@ def make_pools():
     words = RandomWord()
     for kind, regex in (("noun", "[A-Za-z -]{3,16}"), ("adjective", "[a-z]{3,12}")):
         pools[kind] = sorted(words.filter(include_parts_of_speech=[f"{kind}s"], regex=regex))  # it has no order
-    return {kind: list(dict.fromkeys(map(_clean, pool))) for kind, pool in pools.items()}
+    return {kind: list(filter(CHARACTERS.issuperset, dict.fromkeys(pool))) for kind, pool in pools.items()}
 
 
 @cache

@@ -82,9 +82,7 @@ def test_splits_share_no_family_and_no_text(pages):
         faces = {text.face for page in pages[split] for block in page.draft.blocks for text in block.texts}
         families[split] = {name for name, own in fonts.find_families(None).items() if faces.intersection(own.values())}
         answers = [(sample.answer.casefold(), sample.kind) for page in pages[split] for sample in page.samples]
-        values[split] = {
-            text for text, kind in answers if kind in ("value", "cell", "price", "line", "neighbor", "item")
-        }
+        values[split] = {text for text, kind in answers if kind in ("value", "cell", "line", "neighbor", "item")}
         images[split] = {page.image.tobytes() for page in pages[split]}
         assert len(values[split]) > 10 and len(families[split]) > 3 and len(images[split]) == NUM_PAGES
         for name in families[split]:
@@ -193,7 +191,7 @@ def test_questions_are_unambiguous(all_pages):
         keys = Counter()
         for block in page.draft.blocks:
             for fact in block.facts:
-                if fact.kind in ("value", "price", "chart"):
+                if fact.kind == "value":
                     keys[fact.slots["key"].casefold()] += 1
         assert not keys or max(keys.values()) == 1
 
