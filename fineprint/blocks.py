@@ -15,11 +15,7 @@ _AMOUNT_FORMS = ("9.#", "9#", "9#%", "9.#%", "9##", "9###", "9.##")
 
 
 def draw_count(rng, low, high, height, pitch):
-    """Draws a number of rows for which there is room.
-
-    Raises:
-        DoesNotFit: there is not even room for `low`.
-    """
+    """Draws a number of rows for which there is room; raises `DoesNotFit` if there is none for `low`."""
     high = min(high, int(height / pitch))
     if high < low:
         raise DoesNotFit
@@ -298,13 +294,12 @@ def sign(page, style, width, height):
     """A few large lines in a frame, as on labels and signs; or small ones without, as in an address."""
     rng, is_address = page.rng, page.rng.random() < 0.4
     kinds = ["words", "noun", "number", "code", "price", "city", "company", "time", "phrase", "percent", "unit"]
-    address = ["person", "company", "street", "city", "phone", "email", "url", "date"]
-    kinds = address[rng.randrange(3) :] if is_address else rng.choices(kinds, k=rng.randint(1, 5))
+    address = ["person", "company", "street", "city", "phone", "email", "url", "date"][rng.randrange(3) :]
     block = Block("address" if is_address else rng.choice(["sign", "label"]), in_order=True)
     border = 0 if is_address else style.pad * 2
-    fill = page.fill_on(style) if not is_address and rng.random() < 0.6 else style.paper
+    fill = style.paper if is_address or rng.random() < 0.4 else page.fill_on(style)
     ink, rows, y = page.ink_on(fill), [], border
-    for kind in kinds:
+    for kind in address if is_address else rng.choices(kinds, k=rng.randint(1, 5)):
         larger = style if is_address else style.scaled(rng.choice([1, 1.5, 2, 3, 4]))
         if y + larger.pitch + border > height:
             break
@@ -315,33 +310,12 @@ def sign(page, style, width, height):
     widest = max(larger.width(text, larger.strong) for larger, text, _ in rows)
     block.width, block.height = min(width, (widest + 2 * border) * rng.uniform(1, 1.4)), y + border
     if not is_address:
-        look = {"fill": fill, "outline": rng.choice([ink, ink, fill]), "width": style.rule * 2}
-        points = [0, 0, block.width - 1, block.height - 1]
-        block.shape("rounded_rectangle", points, radius=round(rng.choice([0, style.pad])), **look)
-    align = rng.choice([0, 0, 0.5, 1]) if is_address else rng.choice([0.5, 0.5, 0])
+        outline, radius = rng.choice([ink, ink, fill]), round(rng.choice([0, style.pad]))
+        frame = [0, 0, block.width - 1, block.height - 1]
+        block.shape("rounded_rectangle", frame, radius=radius, fill=fill, outline=outline, width=style.rule * 2)
+    align = rng.choice([0, 0, 0.5, 1])
     for larger, text, middle in rows:
         block.write(larger, text, border, middle, larger.strong, ink, align, block.width - 2 * border)
-    return block
-
-
-def buttons(page, style, width, height):
-    """Names of links or tabs side by side, with or without boxes."""
-    rng, block, tall, texts, x = page.rng, Block("row of buttons"), style.pitch * 1.4, [], 0
-    fill, outline = rng.choice([style.paper, style.shade, style.accent]), rng.choice([style.line, None])
-    ink, radius = page.ink_on(fill), round(style.pad * rng.choice([0, 0.8]))
-    for _ in range(rng.randint(3, 6)):
-        try:
-            text = page.draw("noun", style, width - x - 2 * style.pad, style.strong)
-        except DoesNotFit:
-            break
-        end = x + style.width(text, style.strong) + 2 * style.pad
-        block.shape("rounded_rectangle", [x, 0, end, tall - 1], radius=radius, fill=fill, outline=outline)
-        texts.append(block.write(style, text, x + style.pad, tall / 2, style.strong, ink, new_line=not texts))
-        x = end + style.pad
-    if len(texts) < 2:
-        raise DoesNotFit
-    block.width, block.height = x - style.pad, tall
-    block.ask_places(texts, "buttons")
     return block
 
 
@@ -375,4 +349,4 @@ def margin(page, style, width, height, noun):
     return block
 
 
-BLOCKS = (entries, entries, table, table, paragraph, sequence, form, chart, code, sign, buttons)
+BLOCKS = (entries, entries, table, table, paragraph, sequence, form, chart, code, sign)

@@ -16,13 +16,8 @@ MAX_ANGLE = 3  # degrees
 
 
 class Camera:
-    """The projection of a page into an image of the same size.
-
-    Args:
-        rng (`random.Random`): where all chance comes from.
-        width, height (`int`): in pixels.
-        is_photo (`bool`): whether the page is seen from an angle, with blur, noise and uneven light.
-    """
+    """The projection of a page of `width` x `height` pixels into an image of the same size: straight, turned a little, or, if
+    `is_photo`, seen from an angle, with blur, noise and uneven light."""
 
     def __init__(self, rng, width, height, is_photo):
         self.rng, self.size, self.is_photo = rng, np.array([width, height]), is_photo
@@ -81,18 +76,13 @@ def _grain(strength):
     return PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8))
 
 
-def _light_unevenly(rng, image, darkest):
-    """An RGB image under a light that is weaker in places: down to `darkest`, of 255."""
-    light = PIL.Image.new("L", (3, 3))
-    light.putdata([rng.randrange(darkest, 256) for _ in range(9)])
-    light = light.resize(image.size, PIL.Image.Resampling.BILINEAR)
-    return ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
-
-
 def _photograph(rng, image):
     width, height = image.size
     if rng.random() < 0.8:
-        image = _light_unevenly(rng, image, 150)
+        light = PIL.Image.new("L", (3, 3))
+        light.putdata([rng.randrange(150, 256) for _ in range(9)])
+        light = light.resize(image.size, PIL.Image.Resampling.BILINEAR)
+        image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
     if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
     if rng.random() < 0.6:

@@ -42,11 +42,7 @@ class Face:
 
 
 def split_of_family(name):
-    """The one split that may use a family. Relatives, such as a sans and a mono of one name, are in the same.
-
-    Args:
-        name (`str`): of the family, such as "Fira Mono".
-    """
+    """The one split that may use a family, such as "Fira Mono". Relatives, such as a sans and a mono, are in the same."""
     root = name.lower().split()[0][:4]
     share = zlib.crc32(_SAME_LETTERS.get(root, root).encode()) % 20
     return "test" if share < 4 else "validation" if share < 6 else "train"
@@ -132,14 +128,8 @@ def _find_faces():
 
 @cache
 def find_families(assets):
-    """All families that can be used.
-
-    Args:
-        assets (`str` or `None`): a folder that [`pack_fonts`] wrote, to take them from; else what is installed counts.
-
-    Returns:
-        `dict[str, dict[str, Face]]`: by name, faces by style: "regular", and where it exists "bold" and "italic".
-    """
+    """`dict[str, dict[str, Face]]`: families by name, their faces by style: "regular", and where they exist "bold" and
+    "italic". They are those in the folder `assets`, which [`pack_fonts`] wrote, or, if that is `None`, those installed."""
     if assets is not None:
         index, folder = json.loads((Path(assets) / "fonts.json").read_text(encoding="utf-8")), Path(assets) / "fonts"
         return {
@@ -150,20 +140,13 @@ def find_families(assets):
     for family, style, face in _find_faces():
         if family and style and not _UNUSABLE.search(family):
             families.setdefault(family, {}).setdefault(style, face)
-    return {
-        family: faces
-        for family, faces in sorted(families.items())
-        if "regular" in faces and _is_legible(faces["regular"])
-    }
+    legible = (name for name, faces in families.items() if "regular" in faces and _is_legible(faces["regular"]))
+    return {name: families[name] for name in sorted(legible)}
 
 
 @cache
 def split_families(split, assets):
-    """`list[dict[str, Face]]`: the families of a split.
-
-    Raises:
-        UserError: none is installed.
-    """
+    """`list[dict[str, Face]]`: the families of a split. Raises a `UserError` if none is installed."""
     found = [faces for name, faces in find_families(assets).items() if split_of_family(name) == split]
     if not found:
         raise UserError(

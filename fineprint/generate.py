@@ -64,8 +64,8 @@ class Options(PageOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in {**{f"num_{split}": 0 for split in SPLITS}, "preview": 0, "num_proc": 1}.items():
-            if getattr(self, name) < least:
+        for name in ("num_train", "num_validation", "num_test", "preview", "num_proc"):
+            if getattr(self, name) < (least := int(name == "num_proc")):
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be {least} or more.")
         if not any(getattr(self, f"num_{split}") for split in SPLITS):
             raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to make.")

@@ -80,14 +80,8 @@ class Fact:
 
 
 class Style:
-    """How a block looks, drawn freely.
-
-    Args:
-        rng (`random.Random`): where all chance comes from.
-        faces (`dict[str, Face]`): of a family.
-        capital (`float`): least height of capitals in pixels.
-        paper, ink, accent (`tuple[int, int, int]`): colors of the background, of text, and of what stands out.
-    """
+    """How a block looks, drawn freely: in the faces of a family, with capitals of at least `capital` pixels, on a background
+    of the color `paper`, with text in `ink`; what stands out is in `accent`."""
 
     def __init__(self, rng, faces, capital, paper, ink, accent):
         self.rng, self.faces, self.paper, self.ink, self.accent = rng, faces, paper, ink, accent
@@ -119,11 +113,8 @@ class Style:
 
 @dataclass
 class Block:
-    """A part of a page. Its left top corner is at (0, 0) until it is moved.
-
-    `noun` says what it is in questions; `lines` are its texts in reading order; `in_order` says whether one may ask what
-    comes after a line; `title` is the text of the heading above it.
-    """
+    """A part of a page. Its left top corner is at (0, 0) until it is moved. `noun` says what it is in questions; `lines` are
+    its texts in reading order; if `in_order` one may ask what comes after a line; `title` is the text of its heading."""
 
     noun: str
     width: float = 0

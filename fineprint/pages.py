@@ -62,13 +62,8 @@ class Page(NamedTuple):
 
 
 class Draft:
-    """A page while it is composed; what its blocks draw their style and texts from.
-
-    Attributes:
-        blocks (`list[Block]`): in reading order. The `box` of their texts is in pixels of the page, which
-            `camera.corners([text])` takes to the image.
-        camera ([`Camera`])
-    """
+    """A page while it is composed; what its blocks draw their style and texts from. `blocks` are in reading order; the `box`
+    of their texts is in pixels of the page, which `camera.corners([text])` takes to the image."""
 
     def __init__(self, rng, options):
         self.rng, self.blocks, self.panels = rng, [], Block("panels")
@@ -207,15 +202,8 @@ class Draft:
 
 
 def make_page(seed, row, options):
-    """Makes a page; it depends on the seed, the row, the options, and on which fonts and texts are installed or packed.
-
-    Args:
-        seed (`int`): where all chance comes from.
-        row (`int`): number of the page.
-        options ([`PageOptions`])
-
-    Returns:
-        [`Page`]: with up to `options.max_questions` samples, and with `options.transcribe` one more that asks for all text.
+    """[`Page`] number `row`, with up to `options.max_questions` samples, and with `options.transcribe` one more that asks for
+    all text. It depends on the seed, the row, the [`PageOptions`], and on which fonts and texts are installed or packed.
 
     Raises:
         UserError: no fonts are installed for the split, or no page with text of this height was found.

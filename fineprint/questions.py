@@ -92,13 +92,7 @@ def list_wordings(kind):
 
 
 def word_question(rng, kind, slots):
-    """Draws a question.
-
-    Args:
-        rng (`random.Random`): where all chance comes from.
-        kind (`str`): one of `WORDINGS`.
-        slots (`dict[str, str]`): what is asked about.
-    """
+    """Draws a question of a kind, one of `WORDINGS`; `slots` say what is asked about."""
     question, quote = rng.choice(list_wordings(kind)), rng.choice(_QUOTES)
     quoted = {name: quote.format(text) if name in _QUOTED else text for name, text in slots.items()}
     question = question.format(**quoted)
@@ -149,13 +143,8 @@ def _ask_whether(draft, texts, shown):
 
 
 def choose_facts(draft, count, transcribe):
-    """Draws facts of a page to ask about: of as many kinds as there are, then any.
-
-    Args:
-        draft ([`Draft`]): a composed page.
-        count (`int`): at most so many are drawn.
-        transcribe (`bool`): whether to add one for all text of the page.
-    """
+    """Draws up to `count` facts of a composed page to ask about: of as many kinds as there are, then any; and with
+    `transcribe` one more for all text of the page."""
     texts = [text for block in draft.blocks for text in block.texts]
     shown = "\n".join(block.read() for block in draft.blocks)
     facts, seen, ranked = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []

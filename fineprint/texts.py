@@ -89,11 +89,7 @@ def split_of_text(text):
 @cache
 def make_pools():
     """Lists of texts by kind, `dict[str, list[str]]`, from Faker's locales, wonderwords' nouns and adjectives, and the prose
-    and code of Python's own library; the same for the same versions of the three.
-
-    Raises:
-        ModuleNotFoundError: faker or wonderwords is not installed.
-    """
+    and code of Python's own library; the same for the same versions of the three."""
     from faker import Faker
     from wonderwords import RandomWord
 
@@ -130,13 +126,7 @@ def pack_texts(folder):
 
 
 class Texts:
-    """Draws the texts of one page, no two of which are equal.
-
-    Args:
-        rng (`random.Random`): where all chance comes from.
-        split (`str`): whose texts are drawn.
-        assets (`str` or `None`): see [`split_pools`].
-    """
+    """Draws the texts of one page, no two of which are equal, from those of a split; `assets` as in [`split_pools`]."""
 
     def __init__(self, rng, split, assets):
         self.rng, self.split, self.pools, self.used = rng, split, split_pools(split, assets), set()
@@ -144,11 +134,8 @@ class Texts:
         self.forms = {kind: rng.choices(forms, k=1 if kind == "price" else 2) for kind, forms in _FORMS.items()}
 
     def draw(self, kind, fits=lambda text: True):
-        """Draws a text of a kind, such as "person": the kinds are the pools, the forms, and the methods below.
-
-        Raises:
-            DoesNotFit: none was found that belongs to the split, is new on the page, and for which `fits` holds.
-        """
+        """Draws a text of a kind, such as "person": the kinds are the pools, the forms, and the methods below. Raises
+        `DoesNotFit` if it finds none that belongs to the split, is new on the page, and for which `fits` holds."""
         for _ in range(100):
             if kind in self.forms:
                 text = re.sub(r"\{\w+\}|[9#A](?![a-z])", self._fill, self.rng.choice(self.forms[kind]))

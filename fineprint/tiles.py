@@ -21,13 +21,8 @@ def _image_processor(tile_size):
 
 
 class Canvas:
-    """The canvas that the image processor picks for an image of `image_size` (height, width).
-
-    Attributes:
-        grid (`tuple[int, int]`): its rows and columns of tiles.
-        scale (`np.ndarray` of shape (2,)): pixels of the canvas for one of the image, along x and y.
-        offset (`np.ndarray` of shape (2,)): where the image's left top corner is on the canvas, (x, y).
-    """
+    """The canvas that the image processor picks for an image of `image_size` (height, width): `grid`, its rows and columns of
+    tiles; `scale`, its pixels for one of the image along x and y; `offset`, where the image's left top corner is on it."""
 
     def __init__(self, image_size, tile_size):
         self.tile_size, self.grid = tile_size, _image_processor(tile_size).get_image_grid(*image_size)
