@@ -3,9 +3,6 @@
 """Small checkpoints in every layout, and FILAs assembled from them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import timm
 import torch
@@ -26,7 +23,6 @@ from transformers import (
 from fila import FilaForConditionalGeneration
 from fila.conversion.assemble import convert
 from fila.convert_weights import parse_options
-from helpers import ROOT
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 2}
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -201,12 +197,3 @@ def edit_tensors(path, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def run_command(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "convert_weights.py"), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
