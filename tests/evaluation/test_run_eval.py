@@ -4,7 +4,7 @@
 
 import io
 import json
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -375,9 +375,9 @@ def test_a_broken_image_is_named(num_workers, model_folder, tmp_path):
         run(model_folder, tmp_path / "data.json", tmp_path / "results", num_workers=num_workers)
 
 
-@pytest.mark.slow
-def test_the_command_line_exits_with_the_sentence(tmp_path):
-    command = [sys.executable, str(ROOT / "run_eval.py"), "--model_name_or_path", "x", "--data", "y"]
-    done = subprocess.run([*command, "--batch_size", "0"], capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == "error: --batch_size 0 is too small: give 1 or more."
+def test_the_command_line_exits_with_the_sentence(tmp_path, monkeypatch):
+    command = ["run_eval.py", "--model_name_or_path", "x", "--data", "y", "--batch_size", "0"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="^error: --batch_size 0 is too small: give 1 or more.$"):
+        runpy.run_path(str(ROOT / "run_eval.py"), run_name="__main__")
