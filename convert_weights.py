@@ -32,7 +32,7 @@ class ConvertArguments:
     vision: str | None = HfArg(default=None, help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
     convnext: str | None = HfArg(
         default=None,
-        help="ConvNeXt of timm (also its name with tag), OpenCLIP or transformers: Hub id or folder; or none:tiny, or "
+        help="ConvNeXt of timm (also its name with tag) or OpenCLIP: Hub id or folder; or none:tiny, or "
         "none: and the timm name of a ConvNeXt. Not used with --fusion_type none.",
     )
     text: str | None = HfArg(default=None, help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")

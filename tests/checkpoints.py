@@ -11,9 +11,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
-    ConvNextConfig,
-    ConvNextForImageClassification,
-    ConvNextModel,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -91,17 +88,8 @@ def write_convnext(folder, layout="timm"):
         `dict[str, torch.Tensor]`: its tensors under timm's names, without the head.
     """
     torch.manual_seed(2)
-    architecture = "convnext_atto" if layout != "transformers" else "convnext_tiny"
-    args = {"depths": [1, 1, 2, 1], "dims": [8, 12, 16, 20]}
-    if layout.startswith("transformers"):
-        kind = ConvNextModel if layout == "transformers" else ConvNextForImageClassification
-        model = kind(ConvNextConfig(depths=args["depths"], hidden_sizes=args["dims"], layer_scale_init_value=0.3))
-        for parameter in model.parameters():
-            parameter.data.normal_(0, 0.2)
-        model.save_pretrained(folder)
-        return model
-    if layout == "open_clip":
-        args = {}
+    architecture = "convnext_atto"
+    args = {"depths": [1, 1, 2, 1], "dims": [8, 12, 16, 20]} if layout == "timm" else {}
     model = timm.create_model(architecture, num_classes=7, **args)
     tensors = {name: torch.randn_like(tensor) * 0.2 for name, tensor in model.state_dict().items()}
     plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
