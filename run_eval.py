@@ -29,7 +29,7 @@ from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.files import new_folder
-from fila.common.layout import DTYPES
+from fila.common.layout import DtypeName
 from fila.evaluation.answer import load_model
 from fila.evaluation.metrics import make_groups, score, summarize_scores
 from fila.evaluation.questions import answer_questions, read_question
@@ -58,7 +58,7 @@ class EvaluationArguments:
     batch_size: int = HfArg(default=8, help="Questions that are answered together.")
     max_new_tokens: int = HfArg(default=32, help="Longest answer, in tokens.")
     num_workers: int = HfArg(default=0, help="Processes that read the images.")
-    dtype: str = HfArg(default="auto", help=f"Of the weights: auto, {', '.join(DTYPES)}.")
+    dtype: DtypeName = HfArg(default="auto", help="Of the weights.")
     device: str | None = HfArg(default=None, help="Such as cuda or cpu; an accelerator if there is one.")
     attn_implementation: str | None = HfArg(default=None, help="Such as sdpa or flash_attention_2.")
 
@@ -71,8 +71,6 @@ class EvaluationArguments:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise UserError(f"--{name} {value} is too small: give {smallest} or more.")
-        if self.dtype not in ("auto", *DTYPES):
-            raise UserError(f"--dtype {self.dtype} is not one of auto, {', '.join(DTYPES)}.")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir} exists already. Choose another one, or remove it.")
 
