@@ -67,12 +67,7 @@ def main(arguments=None):
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the unfinished folder is removed
-    try:
-        run_command(lambda: convert(parse_options(arguments)))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        sys.exit(f"error: {error}")
+    run_command(lambda: convert(parse_options(arguments)))
 
 
 if __name__ == "__main__":

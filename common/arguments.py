@@ -84,8 +84,11 @@ def make_options(kind, values, name):
 
 
 def run_command(function, *args, **kwargs):
-    """Calls `function`; ends the process with the message alone when it raises a [`UserError`]."""
+    """Calls `function`; ends the process with the message alone when it raises a [`UserError`], and without one when it is
+    interrupted."""
     try:
         return function(*args, **kwargs)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

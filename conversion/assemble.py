@@ -26,7 +26,7 @@ from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXE
 from fila.conversion.parts import load_parts
 from fila.conversion.sources import LICENSE_FILES, hold_tensors, library_errors
 from fila.conversion.tokenizer import IMAGE_TOKEN, add_image_token, load_tokenizer, make_chat_template
-from fila.conversion.verify import compare_with_sources
+from fila.conversion.verify import compare_with_clip
 
 
 def make_config(parts, tokenizer, options):
@@ -193,7 +193,8 @@ def convert(options):
     Returns the model folder as a `Path`. It is complete, or this raises and nothing has changed: [`UserError`] for
     anything that the user can fix.
     """
-    output = check_output(options)
+    with library_errors(f"--output {options.output}"):
+        output = check_output(options)
     torch.manual_seed(options.seed)
     parts = load_parts(options)
     with library_errors("The parts do not make a FILA"):
@@ -228,7 +229,8 @@ def convert(options):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
         if options.verify:
-            print(*compare_with_sources(folder, config, parts), sep="\n")
+            compare_with_clip(folder, config, parts[0])
+            print("tensors: as in the sources, bit by bit", "visual tokens: as of the CLIP, bit by bit", sep="\n")
     print(f"{output}: ready. The fusion and the projector are untrained.")
     if options.push_to_hub:
         upload_folder(output, name, commit_message="Assemble FILA")

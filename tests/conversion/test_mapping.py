@@ -88,11 +88,13 @@ def test_llama_layouts_are_taken_bit_by_bit(sources, tie, shard):
     [(MistralConfig, MistralForCausalLM), (Qwen2Config, Qwen2ForCausalLM), (Qwen3Config, Qwen3ForCausalLM)],
     ids=["mistral", "qwen2", "qwen3"],
 )
-def test_other_decoders_with_the_names_of_llama_are_assembled_and_verified(sources, kind, capsys):
+@torch.no_grad()
+def test_other_decoders_with_the_names_of_llama_compute_the_same_logits(sources, kind):
     shutil.rmtree(sources / "text")
-    write_text(sources / "text", kind=kind)
-    assemble(sources)
-    assert "logits: equal" in capsys.readouterr().out
+    source = write_text(sources / "text", kind=kind)
+    input_ids = torch.arange(20)[None]
+    logits = load(assemble(sources))(input_ids=input_ids).logits[..., : source.config.vocab_size]
+    assert torch.equal(logits, source(input_ids).logits)
 
 
 def test_wrong_architectures_are_named(sources):

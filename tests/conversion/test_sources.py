@@ -124,7 +124,7 @@ def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, cache
     assert not list(cache.rglob("*.safetensors"))
     assert not (sources / "output").exists()
     assemble(sources, **HUB_IDS)
-    assert "logits: equal" in capsys.readouterr().out
+    assert "visual tokens: as of the CLIP" in capsys.readouterr().out
     assert list(cache.rglob("*.safetensors"))
     with pytest.raises(UserError, match="the Hub does not give it: RepositoryNotFoundError"):
         assemble(sources, "--overwrite", **(HUB_IDS | {"text": "org/absent"}))
