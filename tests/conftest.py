@@ -53,6 +53,7 @@ def hub(tmp_path, monkeypatch):
 
     hub, constants = Hub(), huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants._HF_DEFAULT_ENDPOINT, hub.endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
