@@ -93,13 +93,19 @@ def test_smollm2_answers_word_for_word_like_its_source(smollm2):
     assert "Paris" in answer
 
 
+def run_as_child(arguments):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in what a shell runs in the background
+    main(arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_output(tmp_path, sent, capfd):
     output = tmp_path / "output"
     arguments = ["--vision", "none:tiny", "--convnext", "none:convnext_small", "--text", "none:tiny"]
     arguments += ["--max_shard_size", "2MB", "--output", str(output)]
-    process = multiprocessing.get_context("fork").Process(target=main, args=(arguments,))  # has all imports already
+    fork = multiprocessing.get_context("fork")  # has all imports already
+    process = fork.Process(target=run_as_child, args=(arguments,))
     process.start()
     deadline = time.time() + 300
     while not list(tmp_path.glob(".output-*/new/model*.safetensors")):
