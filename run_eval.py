@@ -13,9 +13,8 @@ The first question of a row is asked, with what comes before it, and decoded gre
 answer, or any of the texts in the column `answers` if the row has one. evaluation/metrics.py says how answers are
 scored.
 
-The output folder is complete or absent: `results.json`, `results.md` (tables), `predictions.jsonl` (an answer each
-line, in the order of the data) and `mistakes.png` (unless there are none). With a column `box`, eight numbers that are
-the corners (x, y) of the answer in pixels of the image, the mistakes are shown with a close-up of that place.
+The output folder is complete or absent: `results.json`, `results.md` (tables) and `predictions.jsonl` (an answer each
+line, in the order of the data).
 """
 
 import platform
@@ -30,14 +29,14 @@ from transformers.hf_argparser import HfArg
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.files import new_folder
-from fila.common.layout import DTYPES
+from fila.common.layout import DtypeName
 from fila.evaluation.answer import load_model
 from fila.evaluation.metrics import make_groups, score, summarize_scores
 from fila.evaluation.questions import answer_questions, read_question
-from fila.evaluation.report import draw_mistakes, write_results
+from fila.evaluation.report import write_results
 from fila.training.data import load_data_source
 
-SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "num_workers": 0, "num_mistakes": 0}
+SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "num_workers": 0}
 
 
 @dataclass
@@ -59,8 +58,7 @@ class EvaluationArguments:
     batch_size: int = HfArg(default=8, help="Questions that are answered together.")
     max_new_tokens: int = HfArg(default=32, help="Longest answer, in tokens.")
     num_workers: int = HfArg(default=0, help="Processes that read the images.")
-    num_mistakes: int = HfArg(default=12, help="Mistakes in the picture, worst first; 0: no picture.")
-    dtype: str = HfArg(default="auto", help=f"Of the weights: auto, {', '.join(DTYPES)}.")
+    dtype: DtypeName = HfArg(default="auto", help="Of the weights.")
     device: str | None = HfArg(default=None, help="Such as cuda or cpu; an accelerator if there is one.")
     attn_implementation: str | None = HfArg(default=None, help="Such as sdpa or flash_attention_2.")
 
@@ -73,8 +71,6 @@ class EvaluationArguments:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise UserError(f"--{name} {value} is too small: give {smallest} or more.")
-        if self.dtype not in ("auto", *DTYPES):
-            raise UserError(f"--dtype {self.dtype} is not one of auto, {', '.join(DTYPES)}.")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir} exists already. Choose another one, or remove it.")
 
@@ -105,9 +101,6 @@ def evaluate(options):
         with new_folder(options.output_dir) as folder:
             results, answers = ask(source, options)
             write_results(results, answers, folder)
-            mistakes = sorted((answer for answer in answers if not answer["em"]), key=lambda answer: answer["anls"])
-            if mistakes[: options.num_mistakes]:
-                draw_mistakes(mistakes[: options.num_mistakes], source, folder / "mistakes.png")
     except OSError as error:
         raise UserError(f"--output_dir {options.output_dir} cannot be written: {error}") from error
     return results

@@ -14,7 +14,6 @@ or a dataset on the Hub. In a recipe an entry may also be a mapping of `path`, `
 """
 
 from fila.common.arguments import UserError, parse_arguments, run_command
-from fila.common.layout import DTYPES
 from fila.training.data import DataArguments
 from fila.training.finetuning import FilaTrainingArguments, ModelArguments, train
 
@@ -28,10 +27,6 @@ def parse(arguments=None):
         raise UserError("Not given: --model_name_or_path. `convert_weights.py` assembles a FILA to start from.")
     if not data.train_data:
         raise UserError("Not given: --train_data. `--help` says what it may be.")
-    if model.stage not in (1, 2):
-        raise UserError(f"--stage {model.stage} is not 1 (fusion and projector) or 2 (everything).")
-    if model.dtype not in ("auto", *DTYPES):
-        raise UserError(f"--dtype {model.dtype} is not one of auto, {', '.join(DTYPES)}.")
     if model.lora_r and model.stage == 1:
         raise UserError("--lora_r trains the decoder, which stage 1 freezes. Use it in stage 2.")
     if data.streaming and training.max_steps <= 0:

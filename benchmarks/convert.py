@@ -7,7 +7,7 @@
 The sources have the shapes of LLaMA-3-8B (bfloat16, in shards), CLIP ViT-L/14-336 and ConvNeXt-L (float32), and random
 contents; they are written shard by shard into a temporary folder and removed at the end. Every step runs once, in a
 process of its own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone,
-then the conversion with its verification, which reads the output again and runs small models. `convert_s` has the start
+then the conversion with its verification, which reads the output again and runs the ViT. `convert_s` has the start
 of Python and its imports in it, which at the smaller presets is nearly all of it.
 
 `peak_gib` is the largest resident memory of the converting process. Pages of files that it maps count for it.

@@ -42,10 +42,11 @@ def parse_arguments(classes, description, arguments=None, **defaults):
         `tuple`: an instance of each class.
 
     Raises:
-        UserError: the recipe cannot be read or has an unknown option, or a value is not allowed.
+        UserError: the recipe cannot be read, or an option is unknown, missing or has a value that is not allowed.
     """
     arguments = list(sys.argv[1:] if arguments is None else map(str, arguments))
     parser = HfArgumentParser(classes, description=description)
+    parser.error = _fail  # argparse would print all options, too
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         path = arguments.pop(0)
         recipe = read_yaml(path)
@@ -57,10 +58,17 @@ def parse_arguments(classes, description, arguments=None, **defaults):
     parser.set_defaults(**defaults)
     for action in parser._actions:  # what has a value now need not be on the command line
         action.required = action.required and action.dest not in defaults
+        value = defaults.get(action.dest)
+        if action.choices and isinstance(value, str | int) and value not in action.choices:
+            _fail(f"{action.dest} {value} of the recipe is not one of {', '.join(map(str, action.choices))}")
     try:
         return parser.parse_args_into_dataclasses(arguments)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _fail(message):
+    raise UserError(f"{message}. `--help` explains the options.")
 
 
 def make_options(kind, values, name):
@@ -76,8 +84,11 @@ def make_options(kind, values, name):
 
 
 def run_command(function, *args, **kwargs):
-    """Calls `function`; ends the process with the message alone when it raises a [`UserError`]."""
+    """Calls `function`; ends the process with the message alone when it raises a [`UserError`], and without one when it is
+    interrupted."""
     try:
         return function(*args, **kwargs)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,12 +1,15 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Repositories on the Hub: made before the work that fills them, so that a wrong token or name is noticed first."""
+"""Repositories on the Hub: made before the work that fills them, so that a wrong token or name is noticed first; and the
+model cards of the folders that the commands write."""
 
 from contextlib import contextmanager
+from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from fila.common.arguments import UserError
+from fila.modeling_fila import MODEL_TAGS
 
 WEIGHTS = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 
@@ -55,3 +58,21 @@ def upload_folder(folder, repo_id, token=None, repo_type="model", **options):
     with _hub_errors(f"The upload of {folder} to {repo_id} failed"):
         HfApi(token=token).upload_folder(repo_id=repo_id, folder_path=folder, repo_type=repo_type, **options)
     print(f"uploaded to https://huggingface.co/{'spaces/' * (repo_type == 'space')}{repo_id}")
+
+
+def make_model_card(name, header, **content):
+    """The README of a model folder.
+
+    Args:
+        name (`str`): what the model is loaded by.
+        header (`dict`): metadata of its own, such as its license.
+        content: what templates/model_card.md shows: `parts` and `config` of an assembled model, `options` of a trained one.
+
+    Returns:
+        `ModelCard`
+    """
+    data = ModelCardData(
+        library_name="transformers", pipeline_tag="image-text-to-text", tags=list(MODEL_TAGS), **header
+    )
+    template = str(Path(__file__).parent / "templates" / "model_card.md")
+    return ModelCard.from_template(data, template_path=template, name=name, **content)

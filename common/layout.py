@@ -3,6 +3,7 @@
 """Where things are: files of a model repository, names of a FILA's parameters, the canvases of the paper."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -24,6 +25,7 @@ PROJECTOR_PREFIX = "model.multi_modal_projector."
 TEXT_PREFIX = "model.language_model."
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DtypeName = Literal["auto", *DTYPES]  # of options
 
 
 def image_grid_pinpoints(tile_size):

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from huggingface_hub import ModelCard, ModelCardData, split_torch_state_dict_into_shards
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -20,14 +20,13 @@ from transformers import GenerationConfig
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
 from fila.common.arguments import UserError
 from fila.common.files import new_folder
-from fila.common.hub import create_repo, upload_folder
+from fila.common.hub import create_repo, make_model_card, upload_folder
 from fila.common.layout import REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXES, map_tensors
 from fila.conversion.parts import load_parts
 from fila.conversion.sources import LICENSE_FILES, hold_tensors, library_errors
-from fila.conversion.tokenizer import IMAGE_TOKEN, TEMPLATES, add_image_token, load_tokenizer, make_chat_template
-from fila.conversion.verify import compare_with_sources
-from fila.modeling_fila import MODEL_TAGS
+from fila.conversion.tokenizer import IMAGE_TOKEN, add_image_token, load_tokenizer, make_chat_template
+from fila.conversion.verify import compare_with_clip
 
 
 def make_config(parts, tokenizer, options):
@@ -178,20 +177,14 @@ def make_parts_table(weights, parts):
     return "\n".join(rows)
 
 
-def make_model_card(name, weights, parts, config):
-    """The README of the output, as a [`ModelCard`]: what it is made of, and what has not been trained."""
+def make_card_header(parts):
+    """The licence and sources of the output, as a `dict` for [`~fila.common.hub.make_model_card`]."""
     sources = [part.source for part in parts if part.source is not None]
     licenses = {source.license for source in sources} or {"apache-2.0"}
-    header = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="image-text-to-text",
-        license=licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
-        tags=list(MODEL_TAGS),
-        base_model=[source.name for source in sources if source.revision is not None] or None,
-    )
-    table = make_parts_table(weights, parts)
-    template = str(TEMPLATES / "model_card.md")
-    return ModelCard.from_template(header, template_path=template, name=name, table=table, config=config)
+    return {
+        "license": licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
+        "base_model": [source.name for source in sources if source.revision is not None] or None,
+    }
 
 
 def convert(options):
@@ -200,7 +193,8 @@ def convert(options):
     Returns the model folder as a `Path`. It is complete, or this raises and nothing has changed: [`UserError`] for
     anything that the user can fix.
     """
-    output = check_output(options)
+    with library_errors(f"--output {options.output}"):
+        output = check_output(options)
     torch.manual_seed(options.seed)
     parts = load_parts(options)
     with library_errors("The parts do not make a FILA"):
@@ -215,7 +209,8 @@ def convert(options):
     needed = sum(place.nbytes for place in weights.values()) + 64_000_000  # tokenizer and the rest
     free = shutil.disk_usage(next(parent for parent in output.parents if parent.exists())).free
     sizes = f"{tqdm.format_sizeof(needed, 'B')} needed at {output}, {tqdm.format_sizeof(free, 'B')} free"
-    print(make_parts_table(weights, parts), f"disk: {sizes}", sep="\n")
+    table = make_parts_table(weights, parts)
+    print(table, f"disk: {sizes}", sep="\n")
     if needed > free:
         raise UserError(f"Not enough room: {sizes}. Make room, or name a folder on another disk.")
     if options.dry_run:
@@ -226,7 +221,7 @@ def convert(options):
         write_weights(weights, origins, folder, options)
         for item in (config, generation_config, processor):
             item.save_pretrained(folder)
-        make_model_card(name, weights, parts, config).save(folder / "README.md")
+        make_model_card(name, make_card_header(parts), parts=table, config=config).save(folder / "README.md")
         files = [(ROOT / name, folder) for name in REMOTE_CODE_FILES]
         for part, pattern in product([part for part in parts if part.source], LICENSE_FILES):
             files += [(file, folder / "licenses" / part.title) for file in part.source.folder.glob(pattern)]
@@ -234,7 +229,8 @@ def convert(options):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
         if options.verify:
-            print(*compare_with_sources(folder, config, parts), sep="\n")
+            compare_with_clip(folder, config, parts[0])
+            print("tensors: as in the sources, bit by bit", "visual tokens: as of the CLIP, bit by bit", sep="\n")
     print(f"{output}: ready. The fusion and the projector are untrained.")
     if options.push_to_hub:
         upload_folder(output, name, commit_message="Assemble FILA")

@@ -39,32 +39,14 @@ OPEN_CLIP_KEYS = (
     (r"^visual\.trunk\.", ""),
     *TIMM_KEYS,
 )
-# ConvNextModel or ConvNextForImageClassification of transformers.
-CONVNEXT_KEYS = (
-    (r"^convnext\.", ""),
-    (r"^(layernorm|classifier)\.", Drop("head of the classifier")),
-    (r"^embeddings\.patch_embeddings\.", "stem.0."),
-    (r"^embeddings\.layernorm\.", "stem.1."),
-    (r"^encoder\.stages\.", "stages."),
-    (r"\.downsampling_layer\.", ".downsample."),
-    (r"\.layers\.", ".blocks."),
-    (r"\.dwconv\.", ".conv_dw."),
-    (r"(\.blocks\.\d+)\.layernorm\.", r"\1.norm."),
-    (r"\.pwconv1\.", ".mlp.fc1."),
-    (r"\.pwconv2\.", ".mlp.fc2."),
-    (r"\.layer_scale_parameter$", ".gamma"),
-    (r"^", CONVNEXT_PREFIX),
-)
 # A causal language model of transformers with the names of Llama.
 DECODER_KEYS = (
     (r"rotary_emb\.inv_freq$", Drop("a buffer that is computed")),
     (r"^(?!lm_head\.)(model\.)?", TEXT_PREFIX),
 )
-
-
 # By the library whose names these are.
 TABLES = {"transformers CLIP": CLIP_KEYS, "timm": TIMM_KEYS, "OpenCLIP": OPEN_CLIP_KEYS}
-TABLES |= {"transformers ConvNext": CONVNEXT_KEYS, "transformers": DECODER_KEYS, "GGUF": DECODER_KEYS}
+TABLES |= {"transformers": DECODER_KEYS, "GGUF": DECODER_KEYS}
 
 
 def rename(name, part, config):

@@ -87,18 +87,15 @@ def _check_model_type(config, *allowed):
         raise ValueError(f"model_type {config.model_type!r} in its config is not one of {', '.join(allowed)}.")
 
 
-def _read_normalization(source, default):
-    preprocessor = source.read_json("preprocessor_config.json", "processor_config.json")
-    preprocessor = preprocessor.get("image_processor", preprocessor)
-    return {key: preprocessor.get(f"image_{key}", value) for key, value in default.items()}
-
-
 # Each of these returns the config, the layout and the normalization.
 def _read_vision(source):
     config = source.read_config()
     config = getattr(config, "vision_config", config)
     _check_model_type(config, "clip_vision_model")
-    return config, "transformers CLIP", _read_normalization(source, CLIP_NORMALIZATION)
+    preprocessor = source.read_json("preprocessor_config.json", "processor_config.json")
+    preprocessor = preprocessor.get("image_processor", preprocessor)
+    normalization = {key: preprocessor.get(f"image_{key}", value) for key, value in CLIP_NORMALIZATION.items()}
+    return config, "transformers CLIP", normalization
 
 
 def _read_convnext(source):
@@ -106,18 +103,12 @@ def _read_convnext(source):
     if open_clip:
         config = FilaConvNextConfig(architecture=str(open_clip["model_cfg"]["vision_cfg"].get("timm_model_name")))
         return config, "OpenCLIP", CLIP_NORMALIZATION | open_clip.get("preprocess_cfg", {})
-    if "architecture" in raw:
-        given = (raw.get("model_args") or {}).items()
-        model_args = {key: value for key, value in given if key not in RESERVED_MODEL_ARGS}
-        config = FilaConvNextConfig(architecture=raw["architecture"], model_args=model_args)
-        return config, "timm", IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
-    config = source.read_config()
-    _check_model_type(config, "convnext")
-    model_args = {"depths": list(config.depths), "dims": list(config.hidden_sizes)}
-    model_args["ls_init_value"] = config.layer_scale_init_value or None
-    normalization = _read_normalization(source, IMAGENET_NORMALIZATION)
-    config = FilaConvNextConfig(architecture="convnext_tiny", model_args=model_args)
-    return config, "transformers ConvNext", normalization
+    if "architecture" not in raw:
+        raise ValueError("its config.json names no architecture of timm. timm has most ConvNeXts: give the name there.")
+    given = (raw.get("model_args") or {}).items()
+    model_args = {key: value for key, value in given if key not in RESERVED_MODEL_ARGS}
+    config = FilaConvNextConfig(architecture=raw["architecture"], model_args=model_args)
+    return config, "timm", IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
 
 
 def _read_text(source):

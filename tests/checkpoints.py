@@ -3,9 +3,6 @@
 """Small checkpoints in every layout, and FILAs assembled from them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import timm
 import torch
@@ -14,9 +11,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
-    ConvNextConfig,
-    ConvNextForImageClassification,
-    ConvNextModel,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -26,7 +20,6 @@ from transformers import (
 from fila import FilaForConditionalGeneration
 from fila.conversion.assemble import convert
 from fila.convert_weights import parse_options
-from helpers import ROOT
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 2}
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -95,17 +88,8 @@ def write_convnext(folder, layout="timm"):
         `dict[str, torch.Tensor]`: its tensors under timm's names, without the head.
     """
     torch.manual_seed(2)
-    architecture = "convnext_atto" if layout != "transformers" else "convnext_tiny"
-    args = {"depths": [1, 1, 2, 1], "dims": [8, 12, 16, 20]}
-    if layout.startswith("transformers"):
-        kind = ConvNextModel if layout == "transformers" else ConvNextForImageClassification
-        model = kind(ConvNextConfig(depths=args["depths"], hidden_sizes=args["dims"], layer_scale_init_value=0.3))
-        for parameter in model.parameters():
-            parameter.data.normal_(0, 0.2)
-        model.save_pretrained(folder)
-        return model
-    if layout == "open_clip":
-        args = {}
+    architecture = "convnext_atto"
+    args = {"depths": [1, 1, 2, 1], "dims": [8, 12, 16, 20]} if layout == "timm" else {}
     model = timm.create_model(architecture, num_classes=7, **args)
     tensors = {name: torch.randn_like(tensor) * 0.2 for name, tensor in model.state_dict().items()}
     plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
@@ -201,12 +185,3 @@ def edit_tensors(path, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def run_command(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "convert_weights.py"), *map(str, arguments)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )

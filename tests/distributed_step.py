@@ -1,6 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One step under DDP and one under FSDP for the tests: rank 0 has images, rank 1 only text. Run by torch.distributed.run."""
+"""One step under DDP and one under FSDP for the tests: rank 0 has images, rank 1 only text."""
 
 from datetime import timedelta
 
@@ -42,19 +42,15 @@ def check_fsdp(batch):
         torch.testing.assert_close(parameter.grad.full_tensor(), mean / 2, atol=1e-6, rtol=1e-4, msg=name)
 
 
-def main():
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+def step(rank, meeting_place):
+    """What each of two processes does, which find each other at a file that does not exist yet."""
+    init = {"init_method": f"file://{meeting_place}", "rank": rank, "world_size": 2}
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60), **init)
     # Three images on two canvases, so that one process runs the ConvNeXt more often than the other.
     images = [random_image(100, 90, 1), random_image(50, 150, 2), random_image(90, 100, 3)]
-    content = [*images, "What is it?"] if dist.get_rank() == 0 else ["Hello."]
+    content = [*images, "What is it?"] if rank == 0 else ["Hello."]
     batch = FilaDataCollator(tiny_processor())([{"messages": chat(*content, answer="A cup.")}])
     check_ddp(batch)
     check_fsdp(batch)
-    print("gradients agree", flush=True)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
     leave()

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import transformers
@@ -46,10 +47,18 @@ for kind in config.auto_map:
         assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
         ids = model.generate(**inputs, max_new_tokens=20)[0, inputs["input_ids"].shape[1] :]
         answers[kind] = processor.decode(ids, skip_special_tokens=True)
-pipe = pipeline("image-text-to-text", model=name, **remote)
-answers["pipeline"] = pipe(text=chat, max_new_tokens=20, return_full_text=False)[0]["generated_text"]
+for task in ("image-text-to-text", "any-to-any"):
+    pipe = pipeline(task, model=name, **remote)
+    answers[task] = pipe(text=chat, max_new_tokens=20, return_full_text=False)[0]["generated_text"]
 """
-ASK_FOLDER = ASK + "print(json.dumps(answers))"
+ASK_FOLDER = (
+    ASK
+    + """
+model.save_pretrained(sys.argv[4])
+processor.save_pretrained(sys.argv[4])
+print(json.dumps(answers))
+"""
+)
 ASK_SPACE = (
     ASK
     + """
@@ -95,7 +104,8 @@ def list_local_links(folder):
 
 
 def expected_answers(*others):
-    return dict.fromkeys([*(kind for kind in AUTO_MODELS if hasattr(transformers, kind)), "pipeline", *others], ANSWER)
+    kinds = [kind for kind in AUTO_MODELS if hasattr(transformers, kind)]
+    return dict.fromkeys([*kinds, "image-text-to-text", "any-to-any", *others], ANSWER)
 
 
 def test_model_folder_has_exactly_the_files_of_a_model(tmp_path):
@@ -174,10 +184,16 @@ def test_wrong_options_are_explained(arguments, message, hub):
 
 
 @pytest.mark.slow
-def test_model_folder_alone_answers_through_every_auto_class_offline(tmp_path):
-    folder = build(tmp_path / "model", "model", "--repo_id", "org/fila")
-    answers = run_elsewhere(ASK_FOLDER, tmp_path, folder, folder / "assets" / "receipt.png", QUESTION)
+def test_model_folder_alone_answers_through_every_auto_class_offline_as_does_what_it_saves(tmp_path):
+    folder, saved, again = (tmp_path / name for name in ("model", "saved", "again"))
+    image = ROOT / "assets" / "receipt.png"
+    build(folder, "model", "--repo_id", "org/fila")
+    answers = run_elsewhere(ASK_FOLDER, tmp_path, folder, image, QUESTION, saved)
     assert json.loads(answers) == expected_answers()
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "cache")
+    assert json.loads(run_elsewhere(ASK_FOLDER, tmp_path, saved, image, QUESTION, again)) == expected_answers()
+    assert list_files(again) == list_files(saved) == REPOSITORY - {"README.md"}
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ import shutil
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Literal
 
 import torch
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -18,33 +19,12 @@ from fila import FilaDataCollator
 from fila.common.arguments import UserError
 from fila.common.devices import has_fast_bfloat16
 from fila.common.files import new_files
-from fila.common.hub import create_repo, upload_folder
-from fila.common.layout import DTYPES, TEXT_PREFIX
+from fila.common.hub import create_repo, make_model_card, upload_folder
+from fila.common.layout import DTYPES, TEXT_PREFIX, DtypeName
 from fila.common.views import draw_views
-from fila.modeling_fila import MODEL_TAGS
 from fila.training.callbacks import FilaTrainer, find_checkpoint
 from fila.training.data import SampleCollator, load_data_source, make_dataset
 
-CARD = """---
-{{ card_data }}
----
-
-# {{ name }}
-
-A FILA vision-language model, trained with `train.py` and the Trainer of transformers.
-Method: *FILA: Fine-Grained Vision Language Models* ([arXiv 2412.08378](https://arxiv.org/abs/2412.08378)).
-
-```python
-from transformers import AutoModel, AutoProcessor
-
-processor = AutoProcessor.from_pretrained("{{ name }}", trust_remote_code=True)
-model = AutoModel.from_pretrained("{{ name }}", trust_remote_code=True, dtype="auto")
-```
-
-| training | |
-|---|---|
-{% for key, value in rows.items() %}| `{{ key }}` | {{ value }} |
-{% endfor %}"""
 CARD_OPTIONS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")
 
 
@@ -53,8 +33,8 @@ class ModelArguments:
     """Which model is trained, and what of it."""
 
     model_name_or_path: str | None = HfArg(default=None, help="FILA to start from: a folder or Hub id.")
-    stage: int = HfArg(default=2, help="1: fusion and projector, low resolution. 2: everything, tiled.")
-    dtype: str = HfArg(default="float32", help="Weights in training; with --bf16, computed with in bfloat16.")
+    stage: Literal[1, 2] = HfArg(default=2, help="1: fusion and projector, low resolution. 2: everything, tiled.")
+    dtype: DtypeName = HfArg(default="float32", help="Weights in training; with --bf16, computed with in bfloat16.")
     attn_implementation: str | None = HfArg(default=None, help="Such as sdpa or flash_attention_2.")
     vision_lr: float | None = HfArg(default=None, help="Learning rate of ViT and ConvNeXt.")
     fusion_lr: float | None = HfArg(default=None, help="Learning rate of fusion and projector.")
@@ -255,9 +235,4 @@ def _make_card(trainer, name, model_arguments, data_arguments, metrics):
     }
     rows |= {name: trainer.args.to_dict()[name] for name in CARD_OPTIONS}
     rows |= {"steps": trainer.state.global_step, **metrics}
-    return ModelCard.from_template(
-        ModelCardData(library_name="transformers", pipeline_tag="image-text-to-text", tags=list(MODEL_TAGS), **header),
-        template_str=CARD,
-        name=name,
-        rows={name: value for name, value in rows.items() if value is not None},
-    )
+    return make_model_card(name, header, options={key: value for key, value in rows.items() if value is not None})

@@ -3,6 +3,7 @@
 """common/arguments.py: options from a recipe, from the command line and from both."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -14,6 +15,7 @@ class Options:
     name: str
     count: int
     rate: float = 0.5
+    stage: Literal[1, 2] = 2
 
 
 def parse(*arguments, **defaults):
@@ -35,12 +37,12 @@ def test_options_come_from_defaults_recipe_and_command_line_in_this_order(recipe
     assert parse(recipe, name="c", rate=1.0) == Options("a", 3, 1.0)
 
 
-def test_what_has_no_default_is_demanded_unless_it_is_given(recipe, capsys):
+def test_what_has_no_default_is_demanded_unless_it_is_given(recipe):
     recipe.write_text("name: a\n")
     for arguments in ((), (recipe,)):
-        with pytest.raises(SystemExit):
+        with pytest.raises(UserError) as caught:
             parse(*arguments)
-        required = capsys.readouterr().err.rpartition("required: ")[2]
+        required = str(caught.value).rpartition("required: ")[2]
         assert ("--name" in required, "--count" in required) == (not arguments, True)
 
 
@@ -50,6 +52,7 @@ def test_what_has_no_default_is_demanded_unless_it_is_given(recipe, capsys):
         ("nam: a", "unknown options: nam"),
         ("- name", "not a mapping"),
         ("[", "cannot be read"),
+        ("{name: a, count: 1, stage: 3}", "stage 3 of the recipe is not one of 1, 2"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(recipe, text, message):
@@ -58,3 +61,10 @@ def test_recipes_that_do_not_fit_are_refused(recipe, text, message):
         parse(recipe)
     with pytest.raises(UserError, match="cannot be read"):
         parse(recipe.with_name("other.yaml"))
+
+
+def test_wrong_values_of_the_command_line_are_one_sentence(recipe):
+    assert parse(recipe, "--stage", "1").stage == 1
+    for name, value, message in (("stage", "3", "invalid choice: .3"), ("count", "many", "invalid int value: 'many'")):
+        with pytest.raises(UserError, match=f"^argument --{name}: {message}.*`--help` explains"):
+            parse(recipe, f"--{name}", value)

@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command: recipes, errors, real weights, and being interrupted."""
 
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import timm
 import torch
 import transformers
-from checkpoints import assemble, load, run_command, sources_of
+from checkpoints import assemble, load, sources_of
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 from fila.common.arguments import UserError
@@ -33,19 +33,25 @@ def test_recipes_are_read_and_overridden(tmp_path):
         parse_options(["--output", "a", "--convnext", "b"])
 
 
-def test_errors_reach_the_user_without_a_traceback(sources):
+def test_errors_reach_the_user_without_a_traceback(sources, sigterm):
     with pytest.raises(SystemExit, match="^error: .*none:tiny"):
         main([*sources_of(sources), "--vision", "none:huge", "--output", str(sources / "output")])
 
 
-@pytest.mark.slow
-def test_random_weights_ask_no_question(tmp_path):
+@pytest.fixture
+def sigterm():
+    """The command handles the signal in its own way."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_random_weights_ask_no_question(tmp_path, monkeypatch, capsys, sigterm):
+    monkeypatch.setattr("builtins.input", None)
     names = {"vision": "none:tiny", "convnext": "none:tiny", "text": "none:tiny", "output": tmp_path / "output"}
-    arguments = [item for name, value in names.items() for item in (f"--{name}", str(value))]
-    command = [sys.executable, str(ROOT / "convert_weights.py"), *arguments]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "trust_remote_code" not in done.stdout + done.stderr
+    main([item for name, value in names.items() for item in (f"--{name}", str(value))])
+    printed = capsys.readouterr()
+    assert "trust_remote_code" not in printed.out + printed.err
     assert (tmp_path / "output" / "model.safetensors").exists()
 
 
@@ -58,14 +64,9 @@ def test_a_convnext_of_timm_starts_with_random_weights(sources):
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
-    """A FILA on SmolLM2-135M-Instruct, assembled by the command."""
-    output = tmp_path_factory.mktemp("smollm2") / "output"
-    done = run_command(
-        *("--vision", "none:tiny", "--convnext", "none:tiny", "--text", SMOLLM2_GGUF, "--output", output),
-        *("--dtype", "float32"),
-    )
-    assert done.returncode == 0, done.stderr
-    return output
+    """A FILA on SmolLM2-135M-Instruct."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    return assemble(folder, "--dtype", "float32", vision="none:tiny", convnext="none:tiny", text=SMOLLM2_GGUF)
 
 
 @pytest.mark.slow
@@ -85,30 +86,35 @@ def test_smollm2_answers_word_for_word_like_its_source(smollm2):
     expected = tokenizer.apply_chat_template(messages, **kwargs)
     actual = processor.apply_chat_template(messages, **kwargs)
     assert torch.equal(actual["input_ids"], expected["input_ids"])
-    greedy = {"do_sample": False, "max_new_tokens": 60}
+    greedy = {"do_sample": False, "max_new_tokens": 24}
     words = tokenizer.decode(source.generate(**expected, **greedy)[0, expected["input_ids"].shape[1] :])
     answer = processor.decode(model.generate(**actual, **greedy)[0, actual["input_ids"].shape[1] :])
     assert answer == words
     assert "Paris" in answer
 
 
+def run_as_child(arguments):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in what a shell runs in the background
+    main(arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_leaves_no_output(tmp_path, sent):
+def test_a_killed_run_leaves_no_output(tmp_path, sent, capfd):
     output = tmp_path / "output"
     arguments = ["--vision", "none:tiny", "--convnext", "none:convnext_small", "--text", "none:tiny"]
     arguments += ["--max_shard_size", "2MB", "--output", str(output)]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "convert_weights.py"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    fork = multiprocessing.get_context("fork")  # has all imports already
+    process = fork.Process(target=run_as_child, args=(arguments,))
+    process.start()
     deadline = time.time() + 300
     while not list(tmp_path.glob(".output-*/new/model*.safetensors")):
-        assert process.poll() is None and time.time() < deadline
+        assert process.is_alive() and time.time() < deadline
         time.sleep(0.01)
-    process.send_signal(sent)
-    _, errors = process.communicate()
-    assert process.returncode != 0
+    os.kill(process.pid, sent)
+    process.join()
+    assert process.exitcode != 0
     assert not output.exists()
     if sent != signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []
-        assert b"Traceback" not in errors
+        assert "Traceback" not in capfd.readouterr().err

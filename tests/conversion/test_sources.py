@@ -6,9 +6,10 @@ import os
 import pickle
 import shutil
 
+import huggingface_hub
 import pytest
 import torch
-from checkpoints import assemble, assert_same, load, run_command, write_text
+from checkpoints import assemble, assert_same, load, write_text
 from safetensors.torch import load_file
 
 from fila.common.arguments import UserError
@@ -89,48 +90,41 @@ def write_hub_cache(cache, repo, folder, commit="0123456789abcdef0123456789abcde
     return commit
 
 
-@pytest.mark.slow
-def test_hub_ids_are_read_from_the_cache_when_offline(sources):
-    cache = sources / "cache"
+HUB_IDS = {"vision": "org/clip", "convnext": "convnext_tiny.in12k_ft_in1k", "text": "org/text"}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the Hub's client."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_hub_ids_are_read_from_the_cache_when_offline(sources, cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     (sources / "text" / "README.md").write_text("---\nlicense: llama3\n---\n")
     (sources / "text" / "LICENSE").write_text("terms")
     commit = write_hub_cache(cache, "org/text", sources / "text")
     write_hub_cache(cache, "org/clip", sources / "clip")
     write_hub_cache(cache, "timm/convnext_tiny.in12k_ft_in1k", sources / "convnext")
-    options = ["--vision", "org/clip", "--convnext", "convnext_tiny.in12k_ft_in1k", "--text", "org/text"]
-    options += ["--output", sources / "output"]
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    done = run_command(*options, **offline)
-    assert done.returncode == 0, done.stderr
-    card = (sources / "output" / "README.md").read_text()
+    card = (assemble(sources, **HUB_IDS) / "README.md").read_text()
     assert f"| org/text | transformers | {commit} | llama3 |" in card
     assert (sources / "output" / "licenses" / "decoder" / "LICENSE").read_text() == "terms"
-    done = run_command(*options, "--overwrite", "--text-revision", "v9", **offline)
-    assert done.returncode != 0
-    assert "the Hub does not give it: LocalEntryNotFoundError" in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(UserError, match="the Hub does not give it: LocalEntryNotFoundError"):
+        assemble(sources, "--overwrite", "--text-revision", "v9", **HUB_IDS)
 
 
-@pytest.mark.slow
-def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, hub):
-    for name, folder in {
-        "org/clip": "clip",
-        "org/text": "text",
-        "timm/convnext_tiny.in12k_ft_in1k": "convnext",
-    }.items():
-        hub.add_folder(name, sources / folder)
-    options = ["--vision", "org/clip", "--convnext", "convnext_tiny.in12k_ft_in1k", "--text", "org/text"]
-    options += ["--output", sources / "output"]
-    network = hub.environment(sources / "cache")
-    done = run_command(*options, "--dry-run", **network)
-    assert done.returncode == 0, done.stderr
-    assert "| decoder | org/text | transformers |" in done.stdout and "Nothing was written" in done.stdout
-    assert not list((sources / "cache").rglob("*.safetensors"))
+def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, cache, hub, capsys):
+    hub.add_folder("org/clip", sources / "clip")
+    hub.add_folder("org/text", sources / "text")
+    hub.add_folder("timm/convnext_tiny.in12k_ft_in1k", sources / "convnext")
+    assemble(sources, "--dry-run", **HUB_IDS)
+    printed = capsys.readouterr().out
+    assert "| decoder | org/text | transformers |" in printed and "Nothing was written" in printed
+    assert not list(cache.rglob("*.safetensors"))
     assert not (sources / "output").exists()
-    done = run_command(*options, **network)
-    assert done.returncode == 0, done.stderr
-    assert "logits: equal" in done.stdout
-    assert list((sources / "cache").rglob("*.safetensors"))
-    done = run_command(*options, "--overwrite", "--text", "org/absent", **network)
-    assert done.returncode != 0
-    assert "the Hub does not give it: RepositoryNotFoundError" in done.stderr and "Traceback" not in done.stderr
+    assemble(sources, **HUB_IDS)
+    assert "visual tokens: as of the CLIP" in capsys.readouterr().out
+    assert list(cache.rglob("*.safetensors"))
+    with pytest.raises(UserError, match="the Hub does not give it: RepositoryNotFoundError"):
+        assemble(sources, "--overwrite", **(HUB_IDS | {"text": "org/absent"}))

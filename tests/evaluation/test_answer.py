@@ -22,15 +22,18 @@ sys.modules["lmms_eval.api.model"].lmms = object
 """
 
 
-def test_answering_and_lmms_eval_import_no_training_and_no_tables():
+def test_answering_lmms_eval_and_reading_data_import_no_training_and_no_tables():
     # An older transformers brings pandas itself.
     code = STUBS + "from transformers import AutoModelForImageTextToText, AutoProcessor\nbefore = set(sys.modules)\n"
-    code += "import fila.evaluation.answer, fila.evaluation.lmms_eval_fila\nprint(*set(sys.modules) - before)"
+    code += "import fila.evaluation.answer, fila.evaluation.lmms_eval_fila\nprint(*set(sys.modules) - before)\n"
+    code += "import fila.training.data\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.split()
-    assert "fila.evaluation.lmms_eval_fila" in loaded
+    answering, reading = map(str.split, done.stdout.splitlines())
+    assert "fila.evaluation.lmms_eval_fila" in answering
     heavy = {"transformers.trainer", "fila.training.data", "datasets", "pandas", "matplotlib"}
-    assert not heavy & set(loaded)
+    assert not heavy & set(answering)
+    assert "fila.training.data" in reading
+    assert not {"transformers.trainer", "fila.modeling_fila", "matplotlib"} & set(reading)
 
 
 @pytest.mark.parametrize(("is_fast", "expected"), [(False, torch.float32), (True, torch.bfloat16)])

@@ -162,7 +162,6 @@ def test_comparison_goes_from_documents_to_tables_and_on_where_it_was(tmp_path, 
         "data": recipe.data | {"num_train": 8, "num_test": 10},
         "pretraining": {part: settings | short for part, settings in recipe.pretraining.items()},
         "alignment": recipe.alignment | short,
-        "evaluation": recipe.evaluation | {"num_mistakes": 0},
     }
     options, called = read_recipe(tmp_path, **changes), []
     evaluate = compare.run_eval.evaluate

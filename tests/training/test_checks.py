@@ -156,13 +156,3 @@ def test_one_process_of_two_checks_with_a_processor_of_remote_code(processor, tm
     # A bad row is looked at twice; with `dataset_num_proc`, other processes check.
     assert [result[2] for result in first] == [71, 3 + 1, 0, 0]
     assert [result[2] for result in second] == [0] * 4
-
-
-@pytest.mark.slow
-def test_reading_data_needs_neither_model_nor_trainer():
-    code = "import sys, fila.training.data; print(*sys.modules)"
-    modules = set(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    )
-    assert "fila.training.data" in modules
-    assert not modules & {"transformers.trainer", "fila.modeling_fila", "matplotlib"}

@@ -21,7 +21,7 @@ from helpers import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "accumulation"), [("random", 1), ("group_by_length", 1), ("group_by_length", 2)])
+@pytest.mark.parametrize(("strategy", "accumulation"), [("random", 1), ("group_by_length", 2)])
 def test_run_resumed_at_any_step_sees_the_same_samples(model_folder, tmp_path, monkeypatch, strategy, accumulation):
     rows = [llava("Hi " * (number % 4), f"{number}, a number.") for number in range(6)]
     data = write_json(tmp_path / "data.json", rows)
