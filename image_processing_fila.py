@@ -27,7 +27,7 @@ from transformers.image_utils import (
 )
 from transformers.utils import logging
 
-from .configuration_fila import CANVASES, CONVNEXT_STRIDE, RemoteCodeMixin, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, NORMALIZATION_FIELDS, RemoteCodeMixin, get_content_box
 
 logger = logging.get_logger(__name__)
 EXIF_ORIENTATION = 0x0112
@@ -132,6 +132,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     do_high_res = True
     high_res_image_mean = OPENAI_CLIP_MEAN
     high_res_image_std = OPENAI_CLIP_STD
+    # The fields of the model's configuration, where `FilaProcessor.for_model` has set them. Never saved.
+    model_normalization = None
 
     def get_image_grid(self, height, width, images_kwargs=None):
         """How an image of this size is tiled. The only place where a canvas is chosen; touches no pixels.
@@ -189,7 +191,9 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     def to_dict(self):
         """`dict`: as of every image processor, always with this class alone in `auto_map`. Saving a [`FilaProcessor`] writes
         its own class there, too."""
-        return {**super().to_dict(), "auto_map": AUTO_MAP}
+        output = {**super().to_dict(), "auto_map": AUTO_MAP}
+        output.pop("model_normalization", None)
+        return output
 
     def fetch_images(self, image_url_or_urls):
         """Loads paths, URLs and base64, and checks every image, so that an error names the image of the batch.
@@ -260,7 +264,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             [`BatchFeature`]: with S = `size`, s = S * 32 / `patch_size`, T the largest number of tiles in the batch:
 
             - **pixel_values** -- (N, 1 + T, 3, S, S) float32: the global view, then the tiles row by row. Views an image
-              does not have are zero. With `do_rescale=False` and `do_normalize=False`, uint8 images stay uint8.
+              does not have are zero. With `do_rescale=False` and `do_normalize=False`, uint8 images stay uint8, and the
+              model rescales and normalises them.
             - **high_res_pixel_values** -- (N, max(T, 1), 3, s, s) float32: the high-resolution canvas, cut in the same
               order. Absent with `do_high_res=False`.
             - **image_sizes** -- (N, 2) int: original height and width.
@@ -332,8 +337,12 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         image_grids = [self.get_image_grid(*image_size, geometry) for image_size in image_sizes]
 
         tile_size = self._tile_size(geometry.get)
-        is_raw = not kwargs["do_rescale"] and not kwargs["do_normalize"]
-        is_uint8 = is_raw and all(image.dtype == torch.uint8 for image in images)
+        is_uint8 = all(image.dtype == torch.uint8 for image in images)
+        if is_uint8 and kwargs["do_rescale"] and kwargs["do_normalize"]:
+            values = kwargs["rescale_factor"], image_mean, image_std, high_res_image_mean, high_res_image_std
+            if self._is_left_to_model(values if do_high_res else values[:3]):
+                kwargs |= {"do_rescale": False, "do_normalize": False}
+        is_uint8 = is_uint8 and not kwargs["do_rescale"] and not kwargs["do_normalize"]
         options = {"dtype": torch.uint8 if is_uint8 else torch.float32, "device": images[0].device}
         write = self._canvas_writer(image_mean, image_std, resample, channels, **kwargs)
         num_views = [1 + rows * columns for rows, columns in image_grids]
@@ -404,6 +413,11 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
                 normalize_(content)
 
         return write
+
+    def _is_left_to_model(self, values):
+        """Whether the model normalises by itself with these values of `NORMALIZATION_FIELDS`, so that uint8 images stay so."""
+        model = self.model_normalization or {}
+        return all(np.array_equal(model.get(name), value) for name, value in zip(NORMALIZATION_FIELDS, values))
 
     def _settings(self, images_kwargs):
         """A function that looks up a setting: in the arguments of one call, else in the attributes of the processor."""

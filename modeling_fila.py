@@ -169,6 +169,17 @@ def _stack_views(pixels):
     return nn.utils.rnn.pad_sequence(views, batch_first=True)
 
 
+def _normalize(pixels, rescale_factor, mean, std):
+    """Pixels of shape (..., 3, height, width), if they are uint8 rescaled and normalised as the image processor does it, in
+    float32. Others are normalised already."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    mean, std = (torch.tensor(values, dtype=torch.float32).mul(1 / rescale_factor) for values in (mean, std))
+    # Copies that block would wait for all that the device has to do.
+    mean, std = (values.view(-1, 1, 1).to(pixels.device, non_blocking=True) for values in (mean, std))
+    return (pixels - mean).div_(std)
+
+
 def _area_weights(start, length, num_cells, num_outputs):
     """Weights that average `num_cells` unit cells over `num_outputs` equal parts of the interval [start, start + length).
 
@@ -512,9 +523,10 @@ class FilaVisionModel(FilaPreTrainedModel):
             views = pixel_values.flatten(0, 1)
         else:
             views = torch.cat([image[:count] for image, count in zip(pixel_values, num_views)])
-        vit = self.vit
-        stage_after_layer = {layer: stage for stage, layer in enumerate(self.fila_config.fusion_layers)}
-        if self.fila_config.fusion_type != "cvfm":
+        config, vit = self.fila_config, self.vit
+        views = _normalize(views, config.rescale_factor, config.image_mean, config.image_std)
+        stage_after_layer = {layer: stage for stage, layer in enumerate(config.fusion_layers)}
+        if config.fusion_type != "cvfm":
             stage_after_layer = {}
         with _grad_where_needed(vit.embeddings, views):
             hidden_states = vit.embeddings(views)
@@ -529,7 +541,7 @@ class FilaVisionModel(FilaPreTrainedModel):
                 hidden_states = self.fusion[stage](hidden_states, stage_features[stage])
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
-        if self.fila_config.fusion_type in ("channel_concat", "cross_attention"):
+        if config.fusion_type in ("channel_concat", "cross_attention"):
             hidden_states = self.fusion[0](hidden_states, stage_features)
             all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPooling(
@@ -578,9 +590,11 @@ class FilaVisionModel(FilaPreTrainedModel):
         rows, columns = (max(count, 1) for count in grid)
         num_images, _, channels, side, _ = pieces.shape
         canvas_size = rows * side, columns * side
-        canvas = pieces.to(next(self.convnext.parameters()).dtype).view(num_images, rows, columns, channels, side, side)
+        canvas, config = pieces.view(num_images, rows, columns, channels, side, side), self.fila_config
         # image, row, column, channel, y, x -> image, channel, row y, column x; ConvNeXt is fastest channels last
         canvas = canvas.permute(0, 1, 4, 2, 5, 3).reshape(num_images, *canvas_size, channels).permute(0, 3, 1, 2)
+        canvas = _normalize(canvas, config.rescale_factor, config.high_res_image_mean, config.high_res_image_std)
+        canvas = canvas.to(next(self.convnext.parameters()).dtype)
         boxes = [get_content_box(image_size, canvas_size) for image_size in image_sizes]
         boxes = [[edge / CONVNEXT_STRIDE for edge in box] for box in boxes]
         with _grad_where_needed(self.convnext, canvas):
@@ -756,9 +770,9 @@ class FilaModel(FilaPreTrainedModel):
         first two arguments.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
+            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles; normalised, or uint8.
             high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the high-resolution
-                canvas in pieces; required unless `fusion_type="none"`.
+                canvas in pieces, likewise; required unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
             output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states; by default as
@@ -1037,7 +1051,8 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): text in which each image
                 is as many `config.image_token_id` as it has visual tokens.
             pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`, *optional*): the N images of the batch, in the
-                order of their placeholders: global view, then the tiles.
+                order of their placeholders: global view, then the tiles. Those of dtype uint8 are rescaled and normalised
+                here, as the configuration says; others have to be so already. The same is true of `high_res_pixel_values`.
             high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the high-resolution
                 canvas in pieces; required beside `pixel_values` unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`, *optional*): original height and width.
