@@ -31,6 +31,7 @@ from .configuration_fila import CANVASES, CONVNEXT_STRIDE, NORMALIZATION_FIELDS,
 
 logger = logging.get_logger(__name__)
 EXIF_ORIENTATION = 0x0112
+ROWS = 64  # that are written and normalised at a time, while the cache holds them
 AUTO_MAP = {"AutoImageProcessor": "image_processing_fila.FilaImageProcessor"}
 
 
@@ -407,10 +408,11 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
                 x0, x1 = _overlap(column * tile_size, tile_size, left, width)
                 y, x = row * tile_size, column * tile_size
                 for margin in (tile[:, : y0 - y], tile[:, y1 - y :], tile[:, :, : x0 - x], tile[:, :, x1 - x :]):
-                    margin.copy_(black)
+                    margin.copy_(black) if do_normalize else margin.zero_()  # which is faster
+                pixels = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
                 content = tile[:, y0 - y : y1 - y, x0 - x : x1 - x]
-                content.copy_(image[:, y0 - top : y1 - top, x0 - left : x1 - left])
-                normalize_(content)
+                for part, source in zip(content.split(ROWS, dim=1), pixels.split(ROWS, dim=1)):
+                    normalize_(part.copy_(source))
 
         return write
 
@@ -482,11 +484,15 @@ def _empty_views(num_views, channels, size, dtype, device):
     """A buffer of shape (N, max(num_views), channels, size, size), uninitialised except for the views that an image does not
     have, which are zero."""
     shape = (len(num_views), max(num_views), channels, size, size)
+    is_uint8 = dtype == torch.uint8
+    if is_uint8:  # channels last, as images come from the resize and as the ConvNeXt takes them
+        shape = (*shape[:2], size, size, channels)
     if device.type == "cpu":
         # numpy asks the kernel for huge pages. With small ones, the page faults would cost as much as the writing.
-        buffer = torch.from_numpy(np.empty(shape, np.uint8 if dtype == torch.uint8 else np.float32))
+        buffer = torch.from_numpy(np.empty(shape, np.uint8 if is_uint8 else np.float32))
     else:
         buffer = torch.empty(shape, dtype=dtype, device=device)
+    buffer = buffer.permute(0, 1, 4, 2, 3) if is_uint8 else buffer
     for views, count in zip(buffer, num_views):
         views[count:].zero_()
     return buffer
