@@ -34,7 +34,7 @@ def load_model(name):
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
     dtype = "auto" if device else "float32"
     model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype=dtype)
-    return model.eval().to(device or "cpu"), processor
+    return model.eval().to(device or "cpu"), processor.for_model(model.config)
 
 
 def open_image(path):

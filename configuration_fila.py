@@ -11,6 +11,7 @@ import math
 import sys
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import is_timm_available
 
 FUSION_TYPES = ("none", "cross_attention", "channel_concat", "cvfm")
@@ -21,6 +22,8 @@ NUM_CONVNEXT_STAGES = 4
 CONVNEXT_STRIDE = 32
 # The five canvases of the paper, in rows and columns of tiles: the default of the image processor, which chooses among them.
 CANVASES = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+# How bytes become the inputs of ViT and ConvNeXt: attributes of the image processor and fields of [`FilaConfig`].
+NORMALIZATION_FIELDS = ("rescale_factor", "image_mean", "image_std", "high_res_image_mean", "high_res_image_std")
 # Keywords of timm that FILA sets itself.
 RESERVED_MODEL_ARGS = frozenset({"num_classes", "pretrained", "features_only", "in_chans", "output_stride"})
 
@@ -162,6 +165,13 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
             Activation between the two linear layers of the projector.
         image_token_id (`int`, *optional*, defaults to 128002):
             Vocabulary id of the `<image>` placeholder. The default is a reserved special token of LLaMA-3.
+        image_mean, image_std (`list[float]` or `float`, *optional*, defaults to those of CLIP):
+            How the model normalises uint8 `pixel_values`, after it has multiplied them by `rescale_factor`. These five
+            fields must be those of the image processor, which does the same when it returns floats.
+        high_res_image_mean, high_res_image_std (`list[float]` or `float`, *optional*, defaults to those of CLIP):
+            The same for `high_res_pixel_values`.
+        rescale_factor (`float`, *optional*, defaults to 1/255):
+            Factor of uint8 pixels.
         tie_word_embeddings (`bool`, *optional*):
             Whether the LM head shares the input embedding. Taken from `text_config` when not given.
 
@@ -192,6 +202,11 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
     vision_feature_layer: int = -2
     projector_hidden_act: str = "gelu"
     image_token_id: int = 128002
+    image_mean: float | list[float] | tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    image_std: float | list[float] | tuple[float, ...] = tuple(OPENAI_CLIP_STD)
+    high_res_image_mean: float | list[float] | tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    high_res_image_std: float | list[float] | tuple[float, ...] = tuple(OPENAI_CLIP_STD)
+    rescale_factor: float = 1 / 255
     tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs):
@@ -286,6 +301,14 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
             if getattr(self, field) not in allowed:
                 raise ValueError(
                     f"FilaConfig.{field}={getattr(self, field)!r} is invalid. Use one of {', '.join(allowed)}."
+                )
+        for field in NORMALIZATION_FIELDS[1:]:
+            values = getattr(self, field)
+            values = [values] if isinstance(values, (int, float)) else values
+            if len(values) not in (1, 3) or (field.endswith("std") and min(values) <= 0):
+                raise ValueError(
+                    f"FilaConfig.{field}={getattr(self, field)!r} must be one number or 3, one for each channel, and a "
+                    "standard deviation must be positive. Use the value of the image processor."
                 )
         num_layers = vision_config.num_hidden_layers
         feature_layer = self.vision_feature_layer

@@ -27,10 +27,11 @@ from transformers.image_utils import (
 )
 from transformers.utils import logging
 
-from .configuration_fila import CANVASES, CONVNEXT_STRIDE, RemoteCodeMixin, get_content_box
+from .configuration_fila import CANVASES, CONVNEXT_STRIDE, NORMALIZATION_FIELDS, RemoteCodeMixin, get_content_box
 
 logger = logging.get_logger(__name__)
 EXIF_ORIENTATION = 0x0112
+ROWS = 64  # that are written and normalised at a time, while the cache holds them
 AUTO_MAP = {"AutoImageProcessor": "image_processing_fila.FilaImageProcessor"}
 
 
@@ -132,6 +133,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     do_high_res = True
     high_res_image_mean = OPENAI_CLIP_MEAN
     high_res_image_std = OPENAI_CLIP_STD
+    # The fields of the model's configuration, where `FilaProcessor.for_model` has set them. Never saved.
+    model_normalization = None
 
     def get_image_grid(self, height, width, images_kwargs=None):
         """How an image of this size is tiled. The only place where a canvas is chosen; touches no pixels.
@@ -189,7 +192,9 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
     def to_dict(self):
         """`dict`: as of every image processor, always with this class alone in `auto_map`. Saving a [`FilaProcessor`] writes
         its own class there, too."""
-        return {**super().to_dict(), "auto_map": AUTO_MAP}
+        output = {**super().to_dict(), "auto_map": AUTO_MAP}
+        output.pop("model_normalization", None)
+        return output
 
     def fetch_images(self, image_url_or_urls):
         """Loads paths, URLs and base64, and checks every image, so that an error names the image of the batch.
@@ -260,7 +265,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             [`BatchFeature`]: with S = `size`, s = S * 32 / `patch_size`, T the largest number of tiles in the batch:
 
             - **pixel_values** -- (N, 1 + T, 3, S, S) float32: the global view, then the tiles row by row. Views an image
-              does not have are zero. With `do_rescale=False` and `do_normalize=False`, uint8 images stay uint8.
+              does not have are zero. With `do_rescale=False` and `do_normalize=False`, uint8 images stay uint8, and the
+              model rescales and normalises them.
             - **high_res_pixel_values** -- (N, max(T, 1), 3, s, s) float32: the high-resolution canvas, cut in the same
               order. Absent with `do_high_res=False`.
             - **image_sizes** -- (N, 2) int: original height and width.
@@ -332,8 +338,12 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         image_grids = [self.get_image_grid(*image_size, geometry) for image_size in image_sizes]
 
         tile_size = self._tile_size(geometry.get)
-        is_raw = not kwargs["do_rescale"] and not kwargs["do_normalize"]
-        is_uint8 = is_raw and all(image.dtype == torch.uint8 for image in images)
+        is_uint8 = all(image.dtype == torch.uint8 for image in images)
+        if is_uint8 and kwargs["do_rescale"] and kwargs["do_normalize"]:
+            values = kwargs["rescale_factor"], image_mean, image_std, high_res_image_mean, high_res_image_std
+            if self._is_left_to_model(values if do_high_res else values[:3]):
+                kwargs |= {"do_rescale": False, "do_normalize": False}
+        is_uint8 = is_uint8 and not kwargs["do_rescale"] and not kwargs["do_normalize"]
         options = {"dtype": torch.uint8 if is_uint8 else torch.float32, "device": images[0].device}
         write = self._canvas_writer(image_mean, image_std, resample, channels, **kwargs)
         num_views = [1 + rows * columns for rows, columns in image_grids]
@@ -398,12 +408,18 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
                 x0, x1 = _overlap(column * tile_size, tile_size, left, width)
                 y, x = row * tile_size, column * tile_size
                 for margin in (tile[:, : y0 - y], tile[:, y1 - y :], tile[:, :, : x0 - x], tile[:, :, x1 - x :]):
-                    margin.copy_(black)
+                    margin.copy_(black) if do_normalize else margin.zero_()  # which is faster
+                pixels = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
                 content = tile[:, y0 - y : y1 - y, x0 - x : x1 - x]
-                content.copy_(image[:, y0 - top : y1 - top, x0 - left : x1 - left])
-                normalize_(content)
+                for part, source in zip(content.split(ROWS, dim=1), pixels.split(ROWS, dim=1)):
+                    normalize_(part.copy_(source))
 
         return write
+
+    def _is_left_to_model(self, values):
+        """Whether the model normalises by itself with these values of `NORMALIZATION_FIELDS`, so that uint8 images stay so."""
+        model = self.model_normalization or {}
+        return all(np.array_equal(model.get(name), value) for name, value in zip(NORMALIZATION_FIELDS, values))
 
     def _settings(self, images_kwargs):
         """A function that looks up a setting: in the arguments of one call, else in the attributes of the processor."""
@@ -468,11 +484,15 @@ def _empty_views(num_views, channels, size, dtype, device):
     """A buffer of shape (N, max(num_views), channels, size, size), uninitialised except for the views that an image does not
     have, which are zero."""
     shape = (len(num_views), max(num_views), channels, size, size)
+    is_uint8 = dtype == torch.uint8
+    if is_uint8:  # channels last, as images come from the resize and as the ConvNeXt takes them
+        shape = (*shape[:2], size, size, channels)
     if device.type == "cpu":
         # numpy asks the kernel for huge pages. With small ones, the page faults would cost as much as the writing.
-        buffer = torch.from_numpy(np.empty(shape, np.uint8 if dtype == torch.uint8 else np.float32))
+        buffer = torch.from_numpy(np.empty(shape, np.uint8 if is_uint8 else np.float32))
     else:
         buffer = torch.empty(shape, dtype=dtype, device=device)
+    buffer = buffer.permute(0, 1, 4, 2, 3) if is_uint8 else buffer
     for views, count in zip(buffer, num_views):
         views[count:].zero_()
     return buffer

@@ -151,13 +151,18 @@ def _to_pairs(values):
         pairs = [tuple(pair) if isinstance(pair, (list, tuple)) else pair for pair in values]
         if all(isinstance(pair, tuple) and list(map(type, pair)) == [int, int] for pair in pairs):
             return pairs
+    return [tuple(pair) for pair in _check_pairs(values).tolist()]
+
+
+def _check_pairs(values):
+    """A tensor of shape (N, 2). Raises a `ValueError` unless it has integers."""
     values = torch.as_tensor(values)
     if values.ndim != 2 or values.shape[1] != 2 or values.is_floating_point():
         raise ValueError(
             f"image_sizes and image_grids must be (images, 2) integers, got {values.dtype} of shape {tuple(values.shape)}. "
             "Pass them as the processor returns them."
         )
-    return [tuple(pair) for pair in values.tolist()]
+    return values
 
 
 def _stack_views(pixels):
@@ -167,6 +172,17 @@ def _stack_views(pixels):
         return pixels
     views = [views.flatten(0, views.ndim - 4) for views in pixels]
     return nn.utils.rnn.pad_sequence(views, batch_first=True)
+
+
+def _normalize(pixels, rescale_factor, mean, std):
+    """Pixels of shape (..., 3, height, width), if they are uint8 rescaled and normalised as the image processor does it, in
+    float32. Others are normalised already."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    mean, std = (torch.tensor(values, dtype=torch.float32).mul(1 / rescale_factor) for values in (mean, std))
+    # A copy that blocks would wait for all that the device has to do.
+    mean, std = (values.view(-1, 1, 1).to(pixels.device, non_blocking=True) for values in (mean, std))
+    return (pixels - mean).div_(std)
 
 
 def _area_weights(start, length, num_cells, num_outputs):
@@ -241,7 +257,9 @@ class FilaStageAlign(nn.Module):
             boxes = [[edge * cells for edge in box] for box in content_boxes]
             weights_y = torch.stack([_area_weights(top, length, height, side) for top, _, length, _ in boxes])
             weights_x = torch.stack([_area_weights(left, length, width, side) for _, left, _, length in boxes])
-            weights_y, weights_x = weights_y.to(stage_map), weights_x.to(stage_map)
+            # A copy that blocks would wait for the ConvNeXt.
+            options = {"device": stage_map.device, "dtype": stage_map.dtype, "non_blocking": True}
+            weights_y, weights_x = weights_y.to(**options), weights_x.to(**options)
             global_view = weights_y[:, None] @ stage_map @ weights_x.transpose(1, 2)[:, None]
         views = [self._to_tokens(global_view, 1, 1, side)]
         if (rows, columns) != (0, 0):
@@ -512,9 +530,10 @@ class FilaVisionModel(FilaPreTrainedModel):
             views = pixel_values.flatten(0, 1)
         else:
             views = torch.cat([image[:count] for image, count in zip(pixel_values, num_views)])
-        vit = self.vit
-        stage_after_layer = {layer: stage for stage, layer in enumerate(self.fila_config.fusion_layers)}
-        if self.fila_config.fusion_type != "cvfm":
+        config, vit = self.fila_config, self.vit
+        views = _normalize(views, config.rescale_factor, config.image_mean, config.image_std)
+        stage_after_layer = {layer: stage for stage, layer in enumerate(config.fusion_layers)}
+        if config.fusion_type != "cvfm":
             stage_after_layer = {}
         with _grad_where_needed(vit.embeddings, views):
             hidden_states = vit.embeddings(views)
@@ -529,7 +548,7 @@ class FilaVisionModel(FilaPreTrainedModel):
                 hidden_states = self.fusion[stage](hidden_states, stage_features[stage])
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
-        if self.fila_config.fusion_type in ("channel_concat", "cross_attention"):
+        if config.fusion_type in ("channel_concat", "cross_attention"):
             hidden_states = self.fusion[0](hidden_states, stage_features)
             all_hidden_states[-1] = hidden_states
         return BaseModelOutputWithPooling(
@@ -550,14 +569,14 @@ class FilaVisionModel(FilaPreTrainedModel):
         num_missing = _count_missing_calls(self, len(groups), high_res_pixel_values.device)
         features_of = [None] * len(image_grids)  # for each image, its features of all stages
         for grid, indices in groups.items():
-            pieces = high_res_pixel_values[indices, : max(grid[0] * grid[1], 1)]
+            pieces = [high_res_pixel_values[index, : max(grid[0] * grid[1], 1)] for index in indices]
             stages = self._encode_canvases(pieces, grid, [image_sizes[index] for index in indices])
             for index, *features in zip(indices, *stages):
                 features_of[index] = features
         stage_features = [torch.cat(features) for features in zip(*features_of)]
         for _ in range(num_missing):
             blank = torch.zeros_like(high_res_pixel_values[:1, :1])
-            blank_features = self._encode_canvases(blank, (0, 0), [blank.shape[-2:]])
+            blank_features = self._encode_canvases(list(blank), (0, 0), [blank.shape[-2:]])
             # The factor comes before the sum, which may overflow otherwise.
             stage_features = [
                 features + (0.0 * nothing).sum() for features, nothing in zip(stage_features, blank_features)
@@ -568,7 +587,7 @@ class FilaVisionModel(FilaPreTrainedModel):
         """Runs the ConvNeXt on the canvases of images that share a grid.
 
         Args:
-            pieces (`torch.Tensor` of shape `(images, max(R*C, 1), 3, s, s)`): the canvases in pieces.
+            pieces (`list[torch.Tensor]`): the canvases in pieces, each of shape (max(R*C, 1), 3, s, s).
             grid (`tuple[int, int]`): rows R and columns C.
             image_sizes (`list[tuple[int, int]]`): original height and width of the images.
 
@@ -576,11 +595,13 @@ class FilaVisionModel(FilaPreTrainedModel):
             `list[torch.Tensor]`: for each stage, features of shape (images, 1 + R*C, G*G, cells, channels).
         """
         rows, columns = (max(count, 1) for count in grid)
-        num_images, _, channels, side, _ = pieces.shape
+        side, config = pieces[0].shape[-1], self.fila_config
         canvas_size = rows * side, columns * side
-        canvas = pieces.to(next(self.convnext.parameters()).dtype).view(num_images, rows, columns, channels, side, side)
-        # image, row, column, channel, y, x -> image, channel, row y, column x; ConvNeXt is fastest channels last
-        canvas = canvas.permute(0, 1, 4, 2, 5, 3).reshape(num_images, *canvas_size, channels).permute(0, 3, 1, 2)
+        # row, column, channel, y, x -> row, y, column, x, channel; ConvNeXt is fastest channels last
+        pieces = [image.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2) for image in pieces]
+        canvas = torch.stack(pieces).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+        canvas = _normalize(canvas, config.rescale_factor, config.high_res_image_mean, config.high_res_image_std)
+        canvas = canvas.to(next(self.convnext.parameters()).dtype)
         boxes = [get_content_box(image_size, canvas_size) for image_size in image_sizes]
         boxes = [[edge / CONVNEXT_STRIDE for edge in box] for box in boxes]
         with _grad_where_needed(self.convnext, canvas):
@@ -603,6 +624,10 @@ class FilaVisionModel(FilaPreTrainedModel):
         if image_grids is None or image_sizes is None:
             missing = "image_grids" if image_grids is None else "image_sizes"
             raise ValueError(f"pixel_values came without {missing}. Pass everything that the processor returns.")
+        if isinstance(image_sizes, torch.Tensor) and getattr(image_grids, "device", None) == image_sizes.device:
+            # Read together: the CPU waits for the device once.
+            pairs = torch.cat([_check_pairs(image_sizes), _check_pairs(image_grids)]).tolist()
+            image_sizes, image_grids = pairs[: len(image_sizes)], pairs[len(image_sizes) :]
         image_sizes, image_grids = _to_pairs(image_sizes), _to_pairs(image_grids)
         if not pixel_values.shape[0] == len(image_grids) == len(image_sizes):
             raise ValueError(
@@ -651,12 +676,11 @@ def _find_wrong_view_count(pixel_values, image_grids):
     for index, count in enumerate(num_views):
         if count > pixel_values.shape[1]:
             return index
-    absent = [(index, view) for index, count in enumerate(num_views) for view in range(count, pixel_values.shape[1])]
-    if absent:
-        indices, views = (list(numbers) for numbers in zip(*absent))
-        is_filled = pixel_values[indices, views].flatten(1).any(dim=1).tolist()
-        return next((index for index, filled in zip(indices, is_filled) if filled), None)
-    return None
+    fewest = min(num_views)
+    if fewest == pixel_values.shape[1]:
+        return None
+    is_filled = pixel_values[:, fewest:].any(dim=(2, 3, 4)).tolist()
+    return next((index for index, count in enumerate(num_views) if any(is_filled[index][count - fewest :])), None)
 
 
 def _check_views(name, pixels, view_shape):
@@ -756,9 +780,9 @@ class FilaModel(FilaPreTrainedModel):
         first two arguments.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles.
+            pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`): global view, then the tiles; normalised, or uint8.
             high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the high-resolution
-                canvas in pieces; required unless `fusion_type="none"`.
+                canvas in pieces, likewise; required unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`): original height and width.
             image_grids (`torch.Tensor` of shape `(N, 2)`): rows R and columns C of tiles.
             output_hidden_states (`bool`, *optional*): whether to return the ViT's hidden states; by default as
@@ -1037,7 +1061,8 @@ class FilaForConditionalGeneration(FilaPreTrainedModel, GenerationMixin):
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): text in which each image
                 is as many `config.image_token_id` as it has visual tokens.
             pixel_values (`torch.Tensor` of shape `(N, 1 + T, 3, S, S)`, *optional*): the N images of the batch, in the
-                order of their placeholders: global view, then the tiles.
+                order of their placeholders: global view, then the tiles. Those of dtype uint8 are rescaled and normalised
+                here, as the configuration says; others have to be so already. The same is true of `high_res_pixel_values`.
             high_res_pixel_values (`torch.Tensor` of shape `(N, max(T, 1), 3, s, s)`, *optional*): the high-resolution
                 canvas in pieces; required beside `pixel_values` unless `fusion_type="none"`.
             image_sizes (`torch.Tensor` of shape `(N, 2)`, *optional*): original height and width.

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processor of FILA: text and images to model inputs, and conversations to training batches."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from .configuration_fila import RemoteCodeMixin, get_content_box
+from .configuration_fila import NORMALIZATION_FIELDS, RemoteCodeMixin, get_content_box
 
 AUTO_MAP = {"AutoProcessor": "processing_fila.FilaProcessor"}
 
@@ -48,6 +49,23 @@ class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
     def to_dict(self):
         """`dict`: as of every processor, with its `auto_map` whether it has been saved or not."""
         return {**super().to_dict(), "auto_map": AUTO_MAP}
+
+    def for_model(self, config):
+        """This processor for one model. Images stay uint8, a quarter of the size of floats, if the model's configuration says
+        that it normalises them as this processor would; else they are float32, as always.
+
+        Args:
+            config ([`FilaConfig`]): the model's.
+
+        Returns:
+            [`FilaProcessor`]: a copy. What it saves is the same as what this one saves.
+        """
+        processor = copy.copy(self)
+        processor.image_processor = copy.copy(self.image_processor)
+        processor.image_processor.model_normalization = {
+            name: getattr(config, name, None) for name in NORMALIZATION_FIELDS
+        }
+        return processor
 
     def prepare_inputs_layout(self, images=None, text=None, **kwargs):
         if isinstance(images, (list, tuple)) and not _flatten(images):
@@ -132,12 +150,13 @@ class FilaProcessor(ProcessorMixin, RemoteCodeMixin):
             raise ValueError(f"view={view!r} cannot be drawn. Allowed: {allowed}.")
         if view == "global_view":
             rows = columns = 1
-        views = torch.as_tensor(inputs["pixel_values"][index]).cpu().float()
-        views, processor = views[1 : 1 + rows * columns] if view == "canvas" else views[:1], self.image_processor
-        if processor.do_normalize:
+        views, processor = torch.as_tensor(inputs["pixel_values"][index]).cpu(), self.image_processor
+        views = views[1 : 1 + rows * columns] if view == "canvas" else views[:1]
+        is_raw, views = views.dtype == torch.uint8, views.float()
+        if processor.do_normalize and not is_raw:
             mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
             views = views * std + mean
-        if processor.do_normalize or processor.do_rescale:
+        if (processor.do_normalize or processor.do_rescale) and not is_raw:
             views = views * 255
         # row, column, channel, y, x -> row y, column x, channel
         pixels = views[:, :3].clamp(0, 255).round().byte().unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
@@ -181,7 +200,8 @@ class FilaDataCollator(RemoteCodeMixin):
     Examples with several images, with one and with none may share a batch.
 
     Args:
-        processor ([`FilaProcessor`]): its chat template must mark assistant turns with `{% generation %}`.
+        processor ([`FilaProcessor`]): its chat template must mark assistant turns with `{% generation %}`. With one from
+            [`~FilaProcessor.for_model`], images travel to the model as uint8.
         max_length (`int`, *optional*): longest sequence, in tokens. Longer ones lose text at their end, never image tokens.
     """
 

@@ -22,6 +22,7 @@ from fila.common.arguments import UserError
 from fila.common.files import new_folder
 from fila.common.hub import create_repo, make_model_card, upload_folder
 from fila.common.layout import REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
+from fila.configuration_fila import NORMALIZATION_FIELDS
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXES, map_tensors
 from fila.conversion.parts import load_parts
 from fila.conversion.sources import LICENSE_FILES, hold_tensors, library_errors
@@ -38,6 +39,11 @@ def make_config(parts, tokenizer, options):
     text_config.name_or_path, text_config.pad_token_id = "", tokenizer.pad_token_id
     # FILA fuses after these layers of a ViT with 24; other depths take the same fractions.
     layers = [max(1, round(layer * configs["ViT"].num_hidden_layers / 24)) for layer in (2, 6, 12, 20)]
+    normalization = {
+        f"{prefix}image_{key}": list(map(float, part.normalization[key]))
+        for part, prefix in zip(parts[:-1], ("", "high_res_"), strict=False)
+        for key in ("mean", "std")
+    }
     return FilaConfig(
         vision_config=configs["ViT"],
         convnext_config=configs.get("ConvNeXt"),
@@ -48,14 +54,14 @@ def make_config(parts, tokenizer, options):
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         dtype=options.dtype if options.dtype != "auto" else text_config.dtype or "bfloat16",
         architectures=["FilaForConditionalGeneration"],
+        **normalization,
     )
 
 
-def make_image_processor(config, parts):
+def make_image_processor(config):
     """The image processor for the geometry of the ViT and the normalizations of both encoders."""
-    options = {"do_high_res": config.fusion_type != "none"}
-    for part, prefix in zip(parts[:-1], ("", "high_res_"), strict=False):
-        options |= {f"{prefix}image_{key}": list(part.normalization[key]) for key in ("mean", "std")}
+    options = {name: getattr(config, name) for name in NORMALIZATION_FIELDS}
+    options["do_high_res"] = config.fusion_type != "none"
     size, patch_size = config.vision_config.image_size, config.vision_config.patch_size
     return FilaImageProcessor(
         size=size, patch_size=patch_size, image_grid_pinpoints=image_grid_pinpoints(size), **options
@@ -202,7 +208,7 @@ def convert(options):
         tokenizer = add_image_token(source_tokenizer, parts[-1].config.max_position_embeddings)
         chat_template = make_chat_template(source_tokenizer, tokenizer)
         config = make_config(parts, tokenizer, options)
-        processor = FilaProcessor(make_image_processor(config, parts), tokenizer, chat_template=chat_template)
+        processor = FilaProcessor(make_image_processor(config), tokenizer, chat_template=chat_template)
         generation_config = make_generation_config(parts[-1], config, tokenizer)
         weights, origins = make_plan(config, parts)
 

@@ -28,6 +28,8 @@ def load_model(model_name_or_path, dtype="auto", device=None, attn_implementatio
         raise UserError(
             f"{model_name_or_path} cannot be loaded as a vision-language model{place}: {error or type(error).__name__}"
         ) from error
+    if hasattr(processor, "for_model"):
+        processor = processor.for_model(model.config)
     model.generation_config.update(do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None)
     return model, processor
 

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from fila import FilaDataCollator
-from helpers import chat, leave, random_image, tiny_model, tiny_processor
+from helpers import chat, leave, random_image, tiny_config, tiny_model, tiny_processor
 
 
 def check_ddp(batch):
@@ -49,7 +49,8 @@ def step(rank, meeting_place):
     # Three images on two canvases, so that one process runs the ConvNeXt more often than the other.
     images = [random_image(100, 90, 1), random_image(50, 150, 2), random_image(90, 100, 3)]
     content = [*images, "What is it?"] if rank == 0 else ["Hello."]
-    batch = FilaDataCollator(tiny_processor())([{"messages": chat(*content, answer="A cup.")}])
+    processor = tiny_processor().for_model(tiny_config())  # whose images are uint8
+    batch = FilaDataCollator(processor)([{"messages": chat(*content, answer="A cup.")}])
     check_ddp(batch)
     check_fsdp(batch)
     dist.destroy_process_group()

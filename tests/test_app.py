@@ -140,6 +140,7 @@ def test_a_failure_of_the_model_is_a_message(fila, monkeypatch):
 
 
 def test_views_and_heat_maps_fit(fila):
+    assert fila.encode(RECEIPT, app.TILED)["pixel_values"].dtype == torch.uint8
     views, sentence, maps = fila.show(RECEIPT, app.TILED)
     assert "439 x 448" in sentence
     assert "**320 tokens**" in sentence

@@ -83,6 +83,9 @@ def test_text_config_may_be_any_causal_decoder():
         ({"convnext_config": {"architecture": "convnext_tinny"}}, "convnext_tinny.*Did you mean convnext_tiny"),
         ({"convnext_config": {"architecture": "resnet50"}}, "resnet50"),
         ({"convnext_config": {"model_args": {"num_classes": 3}}}, "model_args.*num_classes"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean=.0.5, 0.5. must be one number or 3"),
+        ({"high_res_image_std": [0.5, 0.0, 0.5]}, "high_res_image_std=.0.5, 0.0, 0.5..*positive"),
+        ({"image_std": 0}, "image_std=0 .*positive"),
     ],
 )
 def test_config_error_names_field_value_and_what_is_allowed(fields, message):

@@ -127,6 +127,8 @@ def train(model_arguments, data_arguments, training_arguments):
     except (OSError, ValueError) as error:
         raise UserError(f"--model_name_or_path {start} is no FILA that can be loaded: {error}") from error
     processor.image_processor.do_dynamic_tiling = model_arguments.stage == 2
+    if hasattr(processor, "for_model"):  # which the code of older folders lacks
+        processor = processor.for_model(config)
     collator = FilaDataCollator(processor, max_length=data_arguments.max_length)
     num_train, streaming = len(data_arguments.train_data), data_arguments.streaming
     entries = [*data_arguments.train_data, *data_arguments.eval_data]

@@ -61,6 +61,15 @@ def test_geometry_follows_a_clip_of_224_pixels(sources):
     assert (inputs["input_ids"] == config.image_token_id).sum() == 5 * 256
 
 
+def test_model_and_processor_normalise_as_the_sources_do(sources):
+    output = assemble(sources)
+    config, processor = load(output).config, AutoProcessor.from_pretrained(output, trust_remote_code=True)
+    assert (config.image_mean, config.image_std) == ([0.1] * 3, [0.2] * 3)
+    assert (config.high_res_image_mean, config.high_res_image_std) == ([0.3] * 3, [0.4] * 3)
+    inputs = processor.for_model(config).image_processor(random_image(30, 50), return_tensors="pt")
+    assert inputs["pixel_values"].dtype == inputs["high_res_pixel_values"].dtype == torch.uint8
+
+
 def test_max_shard_size_and_dtype_are_kept(sources):
     output = assemble(sources, "--max-shard-size", "100KB", "--dtype", "bfloat16")
     files = sorted(output.glob("*.safetensors"))

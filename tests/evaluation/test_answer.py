@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fila.common import devices
-from fila.evaluation.answer import load_model
+from fila.evaluation.answer import load_model, prepare_inputs
+from helpers import chat, random_image
 
 # The modules of lmms-eval that lmms_eval_fila.py imports, where lmms-eval is not installed.
 STUBS = """
@@ -43,7 +44,10 @@ def test_auto_is_float32_on_a_cpu_without_bfloat16(is_fast, expected, model_fold
     assert model.dtype == torch.bfloat16  # what is asked for
     for part in (model, processor):
         part.save_pretrained(tmp_path)
-    assert load_model(tmp_path, device="cpu")[0].dtype == expected
+    model, processor = load_model(tmp_path, device="cpu")
+    assert model.dtype == expected
+    inputs = prepare_inputs(processor, [chat(random_image(50, 90), "Read.")])
+    assert inputs["pixel_values"].dtype == torch.uint8  # the model normalises
 
 
 def test_only_cpus_are_asked_for_bfloat16_instructions(monkeypatch):

@@ -64,6 +64,24 @@ def read_losses(folder, key):
     return [entry[key] for entry in log if key in entry]
 
 
+def test_images_are_bytes_in_training_and_floats_from_the_processor_it_writes(
+    model_folder, documents, tmp_path, monkeypatch
+):
+    dtypes, compute_loss = set(), FilaTrainer.compute_loss
+
+    def note_dtypes(self, model, inputs, *args, **kwargs):
+        dtypes.update(inputs[key].dtype for key in ("pixel_values", "high_res_pixel_values"))
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(FilaTrainer, "compute_loss", note_dtypes)
+    run(model_folder, documents, tmp_path / "output", "--max_steps", 1, "--save_steps", 1, "--max_length", 512)
+    assert dtypes == {torch.uint8}
+    for folder in (tmp_path / "output", tmp_path / "output" / "checkpoint-1"):
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        inputs = processor.image_processor(random_image(50, 90), return_tensors="pt")
+        assert inputs["pixel_values"].dtype == torch.float32
+
+
 @pytest.mark.slow
 def test_both_stages_from_the_recipes_learn_to_tell_documents_apart(model_folder, tmp_path):
     data = write_documents(tmp_path / "train", 256)
