@@ -27,30 +27,34 @@ from fila.common.layout import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "benchmarks" / "README.md"
 START, END = "<!-- made by run_all.py -->\n", "<!-- end -->\n"
-# Name of the result file, without its ending: script and options.
+# Name of the result file, without its ending: script and variant, and what a full run is given besides.
 RUNS = {
-    "preprocess": "preprocess",
-    "load_data": "load_data",
-    "wait_for_data": "wait_for_data --threads 2",
-    "encode": "encode --threads 2 --repeats 5",
-    "encode_cut_clip": "encode --threads 2 --repeats 5 --cut-clip",
-    "encode_low_resolution": "encode --threads 2 --repeats 9 --grid 0 0",
-    "generate": "generate --threads 2",
-    "train_memory": "train_memory --threads 2",
-    "train_step": "train_step --threads 2 --repeats 5",
-    "index_data": "index_data",
-    "convert": "convert",
+    "preprocess": ("preprocess", ""),
+    "load_data": ("load_data", ""),
+    "wait_for_data": ("wait_for_data", "--threads 2"),
+    "encode": ("encode", "--threads 2 --repeats 5"),
+    "encode_cut_clip": ("encode --cut-clip", "--threads 2 --repeats 5"),
+    "encode_low_resolution": ("encode --grid 0 0", "--threads 2 --repeats 9"),
+    "generate": ("generate", "--threads 2"),
+    "train_memory": ("train_memory", "--threads 2"),
+    "train_step": ("train_step", "--threads 2 --repeats 5"),
+    "index_data": ("index_data", ""),
+    "convert": ("convert", ""),
 }
 GPU_RUNS = {
-    "encode": "encode --preset paper --batch-size 8",
-    "train_step": "train_step --preset llama-1b --batch-size 4",
-    "train_step_checkpointed": "train_step --preset llama-1b --batch-size 4 --gradient-checkpointing",
-    "load_data": "load_data --step llama-1b",
-    "generate": "generate --preset llama-1b --batch-size 4 --new-tokens 128",
-    "train_step_convnext_large": "train_step --preset llama-1b-convnext-large --batch-size 4 --gradient-checkpointing",
-    "encode_convnext_large": "encode --preset convnext-large --batch-size 8",
+    "encode": ("encode", "--preset paper --batch-size 8"),
+    "train_step": ("train_step", "--preset llama-1b --batch-size 4"),
+    "train_step_checkpointed": ("train_step", "--preset llama-1b --batch-size 4 --gradient-checkpointing"),
+    "load_data": ("load_data", "--step llama-1b"),
+    "generate": ("generate", "--preset llama-1b --batch-size 4 --new-tokens 128"),
+    "train_step_convnext_large": (
+        "train_step",
+        "--preset llama-1b-convnext-large --batch-size 4 --gradient-checkpointing",
+    ),
+    "encode_convnext_large": ("encode", "--preset convnext-large --batch-size 8"),
 }
-GPU_OPTIONS = ["--device", "cuda", "--dtype", "bfloat16"]
+GPU_OPTIONS = "--device cuda --dtype bfloat16"
+VARIANT = {"what": "{}", "size": "{}", "stage": "stage {}", "batch": "batch {}"}  # columns that tell records apart
 
 
 def read_goals(path):
@@ -74,22 +78,21 @@ def is_met(value, goal):
     return {"<": value < bound, "<=": value <= bound, ">=": value >= bound, "": value == bound}[sign]
 
 
-def make_table(folder):
-    """`str`: one row for each figure of the result files in a folder that has a goal."""
+def make_table(folder, base):
+    """`str`: one row for each figure of the result files in a folder that has a goal. Links start from `base`."""
     titles = ["file", "record", "variant", "figure", "goal", "measured", "machine", "versions", "command"]
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for path in sorted(folder.glob("*.json"), key=lambda path: (json.loads(path.read_text())["benchmark"], path.name)):
         content, figures = read_goals(path)
         settings = content["settings"]
-        machine = f"{settings['machine']}, {settings['threads']} threads, {settings['dtype']}"
+        machine = f"{settings['machine']}, threads {settings['threads']}, {settings['dtype']}"
         versions = f"torch {settings['torch']}, transformers {settings['transformers']}"
         for index, column, goal in figures:
             record = content["results"][index]
-            variant = [str(record[key]) for key in ("what", "size") if key in record]
-            variant += [f"stage {record['stage']}"] * ("stage" in record) + [f"batch {record['batch']}"]
+            variant = ", ".join(form.format(record[key]) for key, form in VARIANT.items() if key in record)
             shown = goal if is_met(record[column], goal) else f"**{goal}**"
             measured = format_value(record[column], record.get("spread", {}).get(column))
-            cells = [f"[{path.stem}](results/{path.name})", index, ", ".join(variant), f"`{column}`", shown, measured]
+            cells = [f"[{path.stem}]({path.relative_to(base)})", index, variant, f"`{column}`", shown, measured]
             cells += [machine, versions, f"`{settings['command']}`"]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
@@ -97,11 +100,11 @@ def make_table(folder):
 
 def write_table(folder):
     """Writes the table into README.md, or for other results than those of the repository beside them."""
-    if folder.resolve() != RESULTS:
-        (folder / "table.md").write_text(make_table(folder))
+    if folder != RESULTS:
+        (folder / "table.md").write_text(make_table(folder, folder))
         return
     before, _, rest = README.read_text().partition(START)
-    README.write_text(before + START + "\n" + make_table(folder) + "\n" + END + rest.partition(END)[2])
+    README.write_text(before + START + "\n" + make_table(folder, README.parent) + "\n" + END + rest.partition(END)[2])
 
 
 def run_script(script, arguments):
@@ -115,14 +118,15 @@ def main(arguments=None):
     parser.add_argument("--output_dir", type=Path, default=RESULTS, help="folder for the result files")
     parser.add_argument("--table", action="store_true", help="make the table of what was measured before")
     options = parser.parse_args(arguments)
+    folder = options.output_dir.resolve()
     runs = GPU_RUNS if options.preset == "gpu" else RUNS
     if unknown := set(options.names) - set(runs):
         parser.error(f"{', '.join(sorted(unknown))}: with --preset {options.preset} there are {', '.join(runs)}.")
-    if options.preset != "full" and options.output_dir.resolve() == RESULTS:
+    if options.preset != "full" and folder == RESULTS:
         parser.error(
             f"--preset {options.preset} needs an --output_dir of its own: {RESULTS.name}/ holds full runs on a CPU."
         )
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # Processes start with the libraries loaded, and nothing of each other.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["transformers", "fila.benchmarks.harness"])
@@ -131,15 +135,16 @@ def main(arguments=None):
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "gpu", "tests"]
         failed += ["tests"] if subprocess.run(command, cwd=ROOT).returncode else []
     for name in [] if options.table else options.names or runs:
-        script, *given = runs[name].split()
-        given += {"small": ["--preset", "small"], "gpu": GPU_OPTIONS}.get(options.preset, [])
-        given += ["--output", str(options.output_dir.absolute() / f"{name}.json")]
+        variant, full = runs[name]
+        extra = {"full": full, "small": "--preset small", "gpu": f"{full} {GPU_OPTIONS}"}[options.preset]
+        script, *given = f"{variant} {extra}".split()
+        given += ["--output", str(folder / f"{name}.json")]
         process = context.Process(target=run_script, args=(script, given))
         process.start()
         process.join()
         failed += [name] if process.exitcode else []
-        write_table(options.output_dir)
-    write_table(options.output_dir)
+        write_table(folder)
+    write_table(folder)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
