@@ -17,6 +17,7 @@ import ast
 import importlib
 import json
 import multiprocessing
+import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -74,8 +75,8 @@ def is_met(value, goal):
     if goal == "none":
         return True
     sign, _, bound = goal.rpartition(" ")
-    bound = ast.literal_eval(bound)
-    return {"<": value < bound, "<=": value <= bound, ">=": value >= bound, "": value == bound}[sign]
+    compare = {"": operator.eq, "<": operator.lt, "<=": operator.le, ">=": operator.ge}[sign]
+    return compare(value, ast.literal_eval(bound))
 
 
 def make_table(folder, base):
