@@ -20,7 +20,6 @@ does; `peak_with_state` adds the parameters and what AdamW remembers of those th
 """
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
@@ -48,11 +47,23 @@ def count_convolution_backward(grad, inputs, weight, *args, out_shape=None, **kw
     return conv_flop_count(inputs, weight, grad, transposed) * sum(output_mask[:2])
 
 
+def count_attention(query, key, *args, num_products=2, **kwargs):
+    """Attention as its products of matrices, two of them forward and four backward, without what a kernel recomputes."""
+    batch, heads, length, channels = query
+    return num_products * 2 * batch * heads * length * key[-2] * channels
+
+
+def count_attention_backward(grad, query, key, *args, **kwargs):
+    return count_attention(query, key, num_products=4)
+
+
 def count_flops(model, inputs):
-    """`int`: operations of the forward and backward pass of a batch. Attention is counted as its matrix products, whichever
-    kernel a device has for it."""
+    """`int`: operations of the forward and backward pass of a batch, the same on all devices."""
     formulas = {torch.ops.aten.convolution_backward: count_convolution_backward}
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
+        for ending, formula in {"": count_attention, "_backward": count_attention_backward}.items():
+            formulas[getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{ending}")] = formula
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         model(**inputs).loss.backward()
     model.zero_grad()
     return counter.get_total_flops()

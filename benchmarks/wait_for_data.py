@@ -6,7 +6,7 @@
 
 `train.py` runs with recipes/tiny-stage1.yaml and tiny-stage2.yaml, a model and images of their size, and with
 recipes/stage2.yaml, a model of preset "quarter" of train_memory.py (preset smollm2: of that name), photos of 1024x768 pixels,
-and smaller batches. Weights are random, and no checkpoints are written. `wait_share` is the time that the Trainer spends on
+batches of one, and two workers. Weights are random, and no checkpoints are written. `wait_share` is the time that the Trainer spends on
 getting batches, from the first batch on, over the time until it has its last one. `loader_samples_per_s` is the speed of the
 same loader when nobody trains, `headroom` that over the speed of the training.
 """
@@ -33,11 +33,12 @@ from fila.training.callbacks import FilaTrainer
 from fila.training.finetuning import train as run_training
 
 SIGN, PHOTO = (100, 46), (1024, 768)  # width and height of the images
-STAGE_2 = "--per_device_train_batch_size 2 --gradient_accumulation_steps 1 --bf16 false --max_steps 6"
+STAGE_2 = "--per_device_train_batch_size 1 --gradient_accumulation_steps 1 --bf16 false --max_steps 6 --dataloader_num_workers 2"
 # Recipe, model of train_memory.py, images, and what differs from the recipe.
 TINY = [("tiny-stage1", "small", SIGN, ""), ("tiny-stage2", "small", SIGN, "--max_steps 100")]
 PRESETS = {
     "recipes": [*TINY, ("stage2", "quarter", PHOTO, STAGE_2)],
+    "tiny": TINY,
     "smollm2": [("stage2", "smollm2", PHOTO, STAGE_2)],
     "small": [("tiny-stage1", "small", SIGN, "--max_steps 6")],
 }

@@ -224,7 +224,7 @@ def find_faults(text, folder):
 
 def test_the_table_has_all_figures_of_the_result_files_that_have_a_goal():
     assert find_faults(run_all.README.read_text(), run_all.RESULTS) == []
-    assert {path.stem for path in run_all.RESULTS.glob("*.json")} == set(run_all.RUNS)
+    assert {path.stem for path in run_all.RESULTS.glob("*.json")} <= set(run_all.RUNS)
 
 
 @pytest.mark.parametrize("column", ["measured", "goal", "record", "figure", "machine", "command"])
