@@ -5,9 +5,9 @@
     python benchmarks/convert.py --output benchmarks/results/convert.json
 
 The sources have the shapes of LLaMA-3-8B (bfloat16, in shards), CLIP ViT-L/14-336 and ConvNeXt-L (float32), and random
-contents; they are written shard by shard into a temporary folder and removed at the end. Every step runs once, in a
-process of its own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone,
-then the conversion with its verification, which reads the output again and runs the ViT. `convert_s` has the start
+contents; they are written shard by shard into a temporary folder and removed at the end. Every step runs in a process of its
+own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone, then the conversion
+with its verification, which reads the output again and runs the ViT. `convert_s` has the start
 of Python and its imports in it, which at the smaller presets is nearly all of it.
 
 `peak_gib` is the largest resident memory of the converting process. Pages of files that it maps count for it.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -26,7 +27,6 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     CLIPVisionConfig,
@@ -36,7 +36,7 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from fila.benchmarks.harness import make_parser, parse, report
+from fila.benchmarks.harness import Median, make_parser, measure_in_turn, parse, report
 from fila.common.layout import ROOT
 
 # Between this process and the one that is measured: Linux counts the peak of the process that starts another as that
@@ -154,32 +154,38 @@ def count_bytes(folder):
 
 
 def main(arguments=None):
-    parser = make_parser(__doc__, PRESETS, repeats=None, device=False)
+    parser = make_parser(__doc__, PRESETS, repeats=1, device=False)
     parser.add_argument("--folder", type=Path, help="where there is room for two and a half times the sources")
     options = parse(parser, arguments)
     free = shutil.disk_usage(options.folder or tempfile.gettempdir()).free
     if options.preset == "full" and free < 40e9:
         parser.error(f"the preset full needs 40 GB in --folder, and {free / 1e9:.0f} GB are free")
-    results = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        folder = Path(folder)
+        folder, rows = Path(folder), {}
         names = write_sources(folder / "sources", options.preset)
         size = count_bytes(folder / "sources")
-        with tqdm(total=3, desc="measuring", unit="step") as progress:
-            cp_s, _ = run(["cp", "-r", folder / "sources", folder / "copy"])
-            shutil.rmtree(folder / "copy")
-            progress.update()
-            for title, extra in (("convert", ["--no-verify"]), ("convert and verify", [])):
-                output = folder / "output"
-                command = [sys.executable, ROOT / "convert_weights.py", *names, "--output", output, *extra]
-                seconds, peak = run(command)
-                row = {"what": title, "batch": 1, "size": f"{size / 1e9:.2f} GB"}
-                row |= {"parameters": count_stored_parameters(output)}
-                row |= {"output_gb": count_bytes(output) / 1e9, "cp_s": cp_s, "convert_s": seconds}
-                results.append(row | {"ratio": seconds / cp_s, "peak_gib": peak})
-                shutil.rmtree(output)
-                progress.update()
-    report("convert", options, results, {"ratio": "<= 2.0", "peak_gib": "<= 3.72 (4 GB)"})
+
+        def run_once(title, command, output):
+            seconds_and_gib = run(command)
+            rows[title] = {"what": title, "batch": 1, "size": f"{size / 1e9:.2f} GB"}
+            rows[title] |= {"parameters": count_stored_parameters(output), "output_gb": count_bytes(output) / 1e9}
+            shutil.rmtree(output)
+            return seconds_and_gib
+
+        output = folder / "output"
+        command = [sys.executable, ROOT / "convert_weights.py", *names, "--output", output]
+        commands = {"cp": ["cp", "-r", folder / "sources", output]}
+        commands |= {"convert": [*command, "--no-verify"], "convert and verify": command}
+        sides = {title: partial(run_once, title, command, output) for title, command in commands.items()}
+        measured = measure_in_turn(sides, options.repeats, warm_up=False)
+    seconds, peaks = ({title: Median(pair[n] for pair in pairs) for title, pairs in measured.items()} for n in (0, 1))
+    results = [
+        rows[title]
+        | {"cp_s": seconds["cp"], "convert_s": seconds[title]}
+        | {"ratio": seconds[title] / seconds["cp"], "peak_gib": peaks[title]}
+        for title in ("convert", "convert and verify")
+    ]
+    report("convert", options, results, {"ratio": "<= 2.0", "peak_gib": "<= 3.72"})
 
 
 if __name__ == "__main__":

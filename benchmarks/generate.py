@@ -11,20 +11,20 @@ first token to the last. A further call with the pixels counts the calls of the 
 The vision branch is small because it is not timed, but the image has as many visual tokens as in the paper.
 """
 
-import statistics
 import time
 
 import torch
 from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
-from fila import FilaConfig, FilaForConditionalGeneration
 from fila.benchmarks.harness import (
     IMAGE_TOKEN_ID,
     LLAMA_1B_TEXT,
     SMALL_TEXT,
     SMOLLM2_TEXT,
+    Median,
     count_parameters,
     make_image_inputs,
+    make_model,
     make_parser,
     make_prompts,
     measure_in_turn,
@@ -36,10 +36,11 @@ from fila.common.layout import DTYPES
 
 # The default decoder has the shape of SmolLM2-135M.
 PRESETS = {
-    "smollm2": {"image_size": 336, "text": SMOLLM2_TEXT},
-    "llama-1b": {"image_size": 336, "text": LLAMA_1B_TEXT},
-    "small": {"image_size": 56, "text": SMALL_TEXT},
+    "smollm2": (336, SMOLLM2_TEXT),
+    "llama-1b": (336, LLAMA_1B_TEXT),
+    "small": (56, SMALL_TEXT),
 }
+CHEAP_VIT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 5, "num_attention_heads": 1}
 GOALS = {"prefill_ratio": "<= 1.02", "decode_ratio": ">= 0.98", "vision_calls": "1", "same_tokens": "True"}
 
 
@@ -59,31 +60,13 @@ class Clock(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def make_cheap_vision_model(preset, device, dtype):
-    """A FILA with random weights and a vision branch of little cost."""
-    text = {**PRESETS[preset]["text"], "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
-    config = FilaConfig(
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 5,
-            "num_attention_heads": 1,
-            "image_size": PRESETS[preset]["image_size"],
-            "patch_size": 14,
-        },
-        convnext_config={"architecture": "convnext_atto"},
-        text_config={"model_type": "llama", "max_position_embeddings": 8192, "tie_word_embeddings": True, **text},
-        fusion_layers=[1, 2, 3, 4],
-        image_token_id=IMAGE_TOKEN_ID,
-    )
-    return FilaForConditionalGeneration(config).eval().to(device, dtype)
-
-
 @torch.no_grad()
 def measure(options):
     """One row of the table."""
     device, batch, new_tokens, grid = options.device, options.batch_size, options.new_tokens, tuple(options.grid)
-    model = make_cheap_vision_model(options.preset, device, DTYPES[options.dtype])
+    (image_size, text), convnext = PRESETS[options.preset], {"architecture": "convnext_atto"}
+    vision, text = {**CHEAP_VIT, "image_size": image_size}, {**text, "tie_word_embeddings": True}
+    model = make_model(vision, convnext, text, [1, 2, 3, 4], device, DTYPES[options.dtype]).eval()
     images = make_image_inputs(model.config, batch, grid, device, DTYPES[options.dtype])
     input_ids = make_prompts(model.config, batch, grid, options.text_length).to(device)
     # The same modules, not copies: no side has the better memory.
@@ -123,7 +106,7 @@ def measure(options):
         options.repeats,
     )
     prefill, decode = (
-        {name: statistics.median(pair[part] for pair in pairs) for name, pairs in measured.items()} for part in (0, 1)
+        {name: Median(pair[part] for pair in pairs) for name, pairs in measured.items()} for part in (0, 1)
     )
     speed = {name: batch * (new_tokens - 1) / seconds for name, seconds in decode.items()}
     return {
@@ -142,13 +125,8 @@ def measure(options):
 
 
 def main(arguments=None):
-    parser = make_parser(__doc__, PRESETS, repeats=5)
-    parser.add_argument("--batch-size", type=int, default=1, help="prompts, with one image each (default: 1)")
-    parser.add_argument(
-        "--grid", type=int, nargs=2, default=[2, 2], metavar=("R", "C"), help="rows and columns of tiles (default: 2 2)"
-    )
-    parser.add_argument("--text-length", type=int, default=32, help="text tokens after the image (default: 32)")
-    parser.add_argument("--new-tokens", type=int, default=64, help="tokens to generate, at least 2 (default: 64)")
+    sizes = {"batch_size": 1, "grid": [2, 2], "text_length": 32, "new_tokens": 64}
+    parser = make_parser(__doc__, PRESETS, repeats=5, **sizes)
     options = parse(parser, arguments)
     if options.new_tokens < 2:
         parser.error(f"--new-tokens {options.new_tokens}: decoding starts at the second token; use 2 or more")

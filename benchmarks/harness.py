@@ -4,14 +4,21 @@
 
 import argparse
 import json
+import operator
+import os
 import platform
+import re
+import shlex
 import statistics
+import sys
 import time
+from functools import partialmethod
 from pathlib import Path
 
 import torch
 import transformers
 
+from fila import FilaConfig, FilaForConditionalGeneration
 from fila.common.files import new_files
 from fila.common.layout import DTYPES
 
@@ -45,7 +52,7 @@ SMALL_TEXT = {
 }
 
 
-def make_parser(description, presets, repeats, device=True):
+def make_parser(description, presets, repeats, device=True, **sizes):
     """An argument parser with the options that every benchmark has.
 
     Args:
@@ -53,6 +60,7 @@ def make_parser(description, presets, repeats, device=True):
         presets (`dict`): what `--preset` chooses from; the first is the default.
         repeats (`int`, *optional*): default of `--repeats`, `None` for a benchmark that counts and does not time.
         device (`bool`): whether the benchmark runs on other devices and in other dtypes than float32 on the CPU.
+        sizes: defaults of options with one or two numbers, such as `batch_size=1` or `grid=[2, 2]`, rows and columns of tiles.
 
     Returns:
         `argparse.ArgumentParser`
@@ -62,6 +70,10 @@ def make_parser(description, presets, repeats, device=True):
     parser.add_argument("--preset", choices=names, default=names[0], help=f"sizes to measure (default: {names[0]})")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU (default: 1)")
     parser.add_argument("--output", type=Path, metavar="PATH", help="JSON file to write the results to")
+    for name, default in sizes.items():
+        count = len(default) if isinstance(default, list) else None
+        shown = f"{name.replace('_', ' ')} (default: {default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, nargs=count, default=default, help=shown)
     if repeats is not None:
         parser.add_argument(
             "--repeats", type=int, help=f"timed rounds, after one to warm up (default: {repeats}, preset small: 1)"
@@ -77,9 +89,14 @@ def parse(parser, arguments=None):
     """Parses the command line and sets the number of threads.
 
     Returns:
-        `argparse.Namespace`
+        `argparse.Namespace`, with `given`, the command line without `--output`.
     """
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(given)
+    if "--output" in given:
+        place = given.index("--output")
+        del given[place : place + 2]
+    options.given = given
     if getattr(options, "repeats", 1) is None:
         options.repeats = 1 if options.preset == "small" else options.default_repeats
     torch.set_num_threads(options.threads)
@@ -105,33 +122,68 @@ def timed(function, device="cpu"):
     return call
 
 
-def measure_in_turn(sides, repeats):
+class Median(float):
+    """The median of what several rounds measured. Sums, products and quotients go round by round: both sides of a round
+    see the same state of the machine, so the spread of their ratio is smaller than that of their times."""
+
+    def __new__(cls, rounds):
+        rounds = list(rounds)
+        self = super().__new__(cls, statistics.median(rounds))
+        self.rounds = rounds
+        return self
+
+    @property
+    def spread(self):
+        """`list[float]`: the first and the third quartile of the rounds; `None` if there was only one."""
+        if len(self.rounds) > 1:
+            return statistics.quantiles(self.rounds, n=4, method="inclusive")[::2]
+
+    def _combine(self, other, function):
+        others = getattr(other, "rounds", [other] * len(self.rounds))
+        return Median(map(function, self.rounds, others))
+
+    __add__ = __radd__ = partialmethod(_combine, function=operator.add)
+    __mul__ = __rmul__ = partialmethod(_combine, function=operator.mul)
+    __truediv__ = partialmethod(_combine, function=operator.truediv)
+    __rtruediv__ = partialmethod(_combine, function=lambda value, other: other / value)
+
+
+def measure_in_turn(sides, repeats, warm_up=True):
     """Calls the sides one after the other, round after round, so that all see the same state of the machine.
 
     Args:
         sides (`dict[str, Callable]`): each returns its measurement.
-        repeats (`int`): rounds that count; one round before them does not.
+        repeats (`int`): rounds that count.
+        warm_up (`bool`): whether a round that does not count comes before them.
 
     Returns:
         `dict[str, list]`: the measurements of each side, in the order of the rounds.
     """
-    measured = {name: [] for name in sides}
-    for index in range(1 + repeats):
-        for name, measure in sides.items():
-            value = measure()
-            if index > 0:
-                measured[name].append(value)
-    return measured
+    rounds = [{name: measure() for name, measure in sides.items()} for _ in range(warm_up + repeats)]
+    return {name: [measured[name] for measured in rounds[warm_up:]] for name in sides}
 
 
 def median_in_turn(sides, repeats, device="cpu"):
     """Times the sides in turn.
 
     Returns:
-        `dict[str, float]`: median seconds of each side.
+        `dict[str, Median]`: seconds of each side.
     """
     measured = measure_in_turn({name: timed(function, device) for name, function in sides.items()}, repeats)
-    return {name: statistics.median(seconds) for name, seconds in measured.items()}
+    return {name: Median(seconds) for name, seconds in measured.items()}
+
+
+def make_model(vision, convnext, text, fusion_layers, device, dtype):
+    """A FILA of random weights: its vision branch, the options of its ConvNeXt, and its decoder, a Llama."""
+    text = {"model_type": "llama", "max_position_embeddings": 8192, "bos_token_id": None, "eos_token_id": None, **text}
+    config = FilaConfig(
+        vision_config={"patch_size": 14, **vision},
+        convnext_config=convnext,
+        text_config={"pad_token_id": 0, **text},
+        fusion_layers=fusion_layers,
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+    return FilaForConditionalGeneration(config).to(device, dtype)
 
 
 def make_image_inputs(config, batch, grid, device, dtype):
@@ -159,20 +211,14 @@ def count_parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def describe_settings(options):
-    """What the numbers depend on besides the code: versions, dtype, threads and kind of processor."""
-    device = torch.device(getattr(options, "device", "cpu"))
-    is_cuda = device.type == "cuda"
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": device.type,
-        "processor": torch.cuda.get_device_name(device) if is_cuda else platform.processor() or platform.machine(),
-        "threads": options.threads,
-        "dtype": getattr(options, "dtype", "float32"),
-        "preset": options.preset,
-        "repeats": getattr(options, "repeats", 1),
-    }
+def describe_machine(device):
+    """`str`: the kind of GPU, or the kind of processor and its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    model = re.sub(r"\((R|TM)\)", "", models[0]) if models else platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
 
 
 def report(name, options, results, goals):
@@ -181,26 +227,42 @@ def report(name, options, results, goals):
     Args:
         name (`str`): name of the benchmark.
         options (`argparse.Namespace`): from [`parse`].
-        results (`list[dict]`): one row each, all with the same keys.
-        goals (`dict[str, str]`): for columns of the table, the bound that they should meet.
+        results (`list[dict]`): one row each, all with the same keys. The JSON file has the `spread` of each [`Median`].
+        goals (`dict[str, str]`): for columns that answer the question of the benchmark, the bound that they should meet,
+            such as "<= 1.02", or "none".
     """
-    settings = describe_settings(options)
+    settings = {
+        "command": shlex.join(["python", f"benchmarks/{name}.py", *options.given]),
+        "machine": describe_machine(torch.device(getattr(options, "device", "cpu"))),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": options.threads,
+        "dtype": getattr(options, "dtype", "float32"),
+        "preset": options.preset,
+        "repeats": getattr(options, "repeats", 1),
+    }
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     print_table(results)
     print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
     if options.output is not None:
-        content = {"benchmark": name, "settings": settings, "goals": goals, "results": results}
+        spreads = [{key: getattr(value, "spread", None) for key, value in row.items()} for row in results]
+        rows = [row | {"spread": {k: v for k, v in spread.items() if v}} for row, spread in zip(results, spreads)]
+        content = {"benchmark": name, "settings": settings, "goals": goals, "results": rows}
         with new_files(options.output.parent) as folder:
             (folder / options.output.name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def print_table(rows):
     """Prints dicts with the same keys as a table with aligned columns."""
-    cells = [list(rows[0])] + [[_format(value) for value in row.values()] for row in rows]
+    cells = [list(rows[0])] + [[format_value(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths)))
 
 
-def _format(value):
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def format_value(value, spread=None):
+    """`str`: a value, with its spread in brackets if it has one."""
+    spread = getattr(value, "spread", spread)
+    is_float = isinstance(value, float)
+    text = f"{float(value):{'.3g' if abs(value) < 100 else '.0f'}}" if is_float else str(value)
+    return text + (f" [{format_value(spread[0])}, {format_value(spread[1])}]" if spread else "")

@@ -7,7 +7,7 @@
 Each row of a JSON file has two turns and names an image file, whose header is read; there are a hundredth as many files as
 rows. The processor is that of the repository, in the low resolution of stage 1. A start is `load_data_source` and
 `make_dataset`; that of several training processes, which torch.distributed joins, ends when the last of them is ready.
-`checked` counts the rows that all processes together looked at. Each start is measured once. `first_ratio` compares the first
+`checked` counts the rows that all processes together looked at. `first_ratio` compares the first
 start of several processes with that of one, `second_ratio` the second start with the first.
 """
 
@@ -26,29 +26,27 @@ from datasets import config as datasets_config
 from transformers import AutoProcessor, TrainingArguments
 
 from fila import FilaDataCollator
-from fila.benchmarks.harness import make_parser, parse, report
+from fila.benchmarks.harness import Median, make_parser, measure_in_turn, parse, report
 from fila.common.layout import ROOT
 from fila.training import data
 from fila.training.data import DataArguments, load_data_source, make_dataset
 
 # Rows, and training processes.
-PRESETS = {"200k": (200_000, 8), "20k": (20_000, 8), "small": (100, 2)}
+PRESETS = {"20k": (20_000, 8), "200k": (200_000, 8), "small": (100, 2)}
 NUM_PROC = 2
 GOALS = {"first_ratio": "<= 1.1", "second_ratio": "<= 0.05"}
 SIZES = [(640, 480), (480, 640), (1024, 768), (300, 900), (900, 300)]  # width and height of the images
 
 
-def write_data(folder, num_rows):
-    """`Path`: a JSON file of LLaVA rows with image files beside it."""
-    num_images = max(1, num_rows // 100)
-    for number in range(num_images):
-        shade = number % 256
-        PIL.Image.new("RGB", SIZES[number % len(SIZES)], (shade, shade, shade)).save(folder / f"{number}.jpg")
+def write_data(folder, num_rows, images):
+    """`Path`: a JSON file of LLaVA rows with image files beside it, which they name in turn."""
+    for number, image in enumerate(images):
+        image.save(folder / f"{number}.jpg")
     rows = []
     for number in range(num_rows):
         question = {"from": "human", "value": f"<image>\nWhat is written in line {number}?"}
         answer = {"from": "gpt", "value": f"The line says that its number is {number}."}
-        rows.append({"id": number, "image": f"{number % num_images}.jpg", "conversations": [question, answer]})
+        rows.append({"id": number, "image": f"{number % len(images)}.jpg", "conversations": [question, answer]})
     path = folder / "data.json"
     path.write_text(json.dumps(rows))
     return path
@@ -109,25 +107,37 @@ def measure(path, processor, num_proc, world_size):
 
 
 def main(arguments=None):
-    options = parse(make_parser(__doc__, PRESETS, repeats=None, device=False), arguments)
+    options = parse(make_parser(__doc__, PRESETS, repeats=3, device=False), arguments)
     num_rows, world_size = PRESETS[options.preset]
     datasets.disable_progress_bars()
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
     processor.image_processor.do_dynamic_tiling = False
     results, cache = [], datasets_config.HF_DATASETS_CACHE
     with tempfile.TemporaryDirectory() as folder:
-        path = write_data(Path(folder), num_rows)
+        images = [PIL.Image.new("RGB", SIZES[n % len(SIZES)], (n % 256,) * 3) for n in range(max(1, num_rows // 100))]
+        path = write_data(Path(folder), num_rows, images)
+
+        def start_twice(num_processes):
+            """Seconds and checked rows of both starts."""
+            datasets_config.HF_DATASETS_CACHE = Path(tempfile.mkdtemp(dir=folder))
+            return [value for _ in range(2) for value in measure(path, processor, NUM_PROC, num_processes)]
+
         try:
-            for processes in (1, world_size):
-                datasets_config.HF_DATASETS_CACHE = Path(folder, f"cache-{processes}")
-                first, second = (measure(path, processor, NUM_PROC, processes) for _ in range(2))
-                row = {"batch": 1, "size": f"{num_rows} rows", "parameters": 0, "processes": processes}
-                row |= {"dataset_num_proc": NUM_PROC, "first_checked": first[1], "second_checked": second[1]}
-                row |= {"first_s": first[0], "second_s": second[0]}
-                row["first_ratio"] = first[0] / results[0]["first_s"] if results else None
-                results.append(row | {"second_ratio": second[0] / first[0]})
+            sides = {number: partial(start_twice, number) for number in (1, world_size)}
+            measured = measure_in_turn(sides, options.repeats, warm_up=False)
         finally:
             datasets_config.HF_DATASETS_CACHE = cache
+    for processes, rounds in measured.items():
+        first, first_checked, second, second_checked = zip(*rounds)
+        row = {"batch": 1, "size": f"{num_rows} rows, {processes} processes", "parameters": 0, "processes": processes}
+        row |= {
+            "dataset_num_proc": NUM_PROC,
+            "first_checked": max(first_checked),
+            "second_checked": max(second_checked),
+        }
+        row |= {"first_s": Median(first), "second_s": Median(second)}
+        row["first_ratio"] = row["first_s"] / results[0]["first_s"] if results else None
+        results.append(row | {"second_ratio": row["second_s"] / row["first_s"]})
     report("index_data", options, results, GOALS)
 
 

@@ -1,74 +1,147 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Smoke tests of the benchmarks at their smallest sizes. They check what is reported, never a time."""
+"""The benchmarks at their smallest sizes, and the table of their results. They check what is reported, never a time."""
 
-import importlib
+import contextlib
 import json
+import operator
 import re
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fila.benchmarks import gpu
+from fila.benchmarks import convert, encode, run_all
 from fila.benchmarks.convert import run as run_and_measure
+from fila.benchmarks.harness import Median
 from fila.benchmarks.train_memory import peak_bytes
+from fila.benchmarks.train_step import count_flops
 from fila.common.layout import ROOT
 
-SETTINGS = {"torch", "transformers", "device", "processor", "threads", "dtype", "preset", "repeats"}
-ALWAYS = {"batch", "size", "parameters"}
+SETTINGS = {"command", "machine", "torch", "transformers", "threads", "dtype", "preset", "repeats"}
+TITLES = ["file", "record", "variant", "figure", "goal", "measured", "machine", "versions", "command"]
 
 
-@pytest.fixture
-def run_benchmark(tmp_path):
-    """A function that runs a script as the command line does and returns the results it wrote."""
-    num_threads = torch.get_num_threads()
-
-    def run(name, *options):
-        output = tmp_path / f"{name}.json"
-        main = importlib.import_module(f"fila.benchmarks.{name}").main
-        main(["--preset", "small", "--output", str(output), *options])
-        assert [path.name for path in tmp_path.iterdir()] == [output.name]
-        content = json.loads(output.read_text())
-        assert content["benchmark"] == name
-        assert set(content["settings"]) == SETTINGS
-        for row in content["results"]:
-            assert set(row) >= ALWAYS
-        return content["results"]
-
-    yield run
-    torch.set_num_threads(num_threads)
-
-
-def test_preprocess_reports_identical_outputs(run_benchmark):
-    (row,) = run_benchmark("preprocess")
-    assert row["identical"] is True
-    assert {"fila_ms", "llava_next_ms", "ratio"} <= set(row)
-
-
-@pytest.mark.parametrize("options", [(), ("--fusion-type", "none"), ("--grid", "0", "0", "--cut-clip")])
-def test_encode_reports_parts(run_benchmark, options):
-    (row,) = run_benchmark("encode", *options)
+def check_encode(row):
     assert row["parts_s"] == pytest.approx(row["clip_s"] + (row["convnext_s"] or 0.0))
     assert row["ratio"] == pytest.approx(row["fila_s"] / row["parts_s"])
-    assert row["clip_layers"] == (5 if "--cut-clip" in options else 6)
 
 
-def test_generate_encodes_images_once_and_gives_the_tokens_of_stock_llama(run_benchmark):
-    (row,) = run_benchmark("generate", "--new-tokens", "5", "--batch-size", "2")
-    assert row["vision_calls"] == 1
-    assert row["same_tokens"] is True
-    assert {"prefill_ratio", "decode_ratio"} <= set(row)
-
-
-def test_train_memory_counts_gradients_of_what_is_trained(run_benchmark):
-    plain, stage_1, plain_checkpointed, stage_1_checkpointed = run_benchmark("train_memory")
+def check_train_memory(plain, stage_1, plain_checkpointed, stage_1_checkpointed):
     assert plain["ratio"] == 1.0
     assert plain["gradients_mib"] == plain_checkpointed["gradients_mib"] == plain["parameters"] * 4 / 2**20
     assert stage_1["gradients_mib"] == stage_1_checkpointed["gradients_mib"] < plain["gradients_mib"]
     for row in (plain, stage_1, plain_checkpointed, stage_1_checkpointed):
         assert row["peak_mib"] > row["gradients_mib"]
         assert row["ratio"] == pytest.approx(row["peak_mib"] / plain["peak_mib"])
+    assert stage_1["stage_1_ratio"] == stage_1["ratio"]
+    assert stage_1_checkpointed["checkpointed_stage_1_ratio"] == stage_1_checkpointed["ratio"]
+
+
+def check_train_step(first, second):
+    """Both sides see the same tiles and text."""
+    tokens, text = 16, 128  # of a view, and of the prompt
+    assert (first["fila_tokens"], first["llava_next_tokens"]) == (tokens + text, 2 * tokens + 4 + text)
+    assert (second["fila_tokens"], second["llava_next_tokens"]) == (5 * tokens + text, 5 * tokens + 8 + text)
+    for row in (first, second):
+        assert row["speed_ratio"] == pytest.approx(row["fila_samples_per_s"] / row["llava_next_samples_per_s"])
+        flop_ratio = row["llava_next_tflop"] / row["fila_tflop"]
+        assert row["speed_per_flop_ratio"] == pytest.approx(row["speed_ratio"] / flop_ratio)
+        for side in ("fila", "llava_next"):
+            assert row[f"{side}_peak_with_state_mib"] > row[f"{side}_peak_mib"] > 0
+    assert second["fila_tflop"] > second["llava_next_tflop"] > first["llava_next_tflop"]
+    # AdamW remembers two values of each parameter that it trains.
+    states = [row["fila_peak_with_state_mib"] - row["fila_peak_mib"] for row in (first, second)]
+    parameters = first["parameters"] * 4 / 2**20
+    assert states[1] == pytest.approx(3 * parameters, rel=1e-3)
+    assert parameters < states[0] < 1.5 * parameters
+
+
+def check_load_data(row):
+    pixels = (5 * 56**2 + 4 * 128**2) * 3 * row["batch"]  # views, and pieces of the ConvNeXt's canvas
+    rest = row["bytes_mb_per_batch"] - pixels / 1e6
+    assert 0 < rest < 0.1
+    assert row["floats_mb_per_batch"] == pytest.approx(4 * pixels / 1e6 + rest)
+    assert min(row["bytes_peak_mib"], row["floats_peak_mib"]) > 10  # two workers
+
+
+def check_wait_for_data(row):
+    assert 0 < row["wait_share"] < 1
+    assert row["headroom"] == pytest.approx(row["loader_samples_per_s"] / row["samples_per_s"])
+
+
+def check_everything(results):
+    """Results of the preset small, by name of their file."""
+    assert results["preprocess"][0]["identical"] is True
+    for name, num_layers in {"encode": 6, "encode_cut_clip": 5, "encode_low_resolution": 6}.items():
+        check_encode(*results[name])
+        assert results[name][0]["clip_layers"] == num_layers
+    assert (results["generate"][0]["vision_calls"], results["generate"][0]["same_tokens"]) == (1, True)
+    check_train_memory(*results["train_memory"])
+    check_train_step(*results["train_step"])
+    check_load_data(*results["load_data"])
+    check_wait_for_data(*results["wait_for_data"])
+    counts = [(row["processes"], row["first_checked"], row["second_checked"]) for row in results["index_data"]]
+    assert counts == [(1, 100, 0), (2, 100, 0)]
+    for row in results["convert"]:
+        assert row["ratio"] == pytest.approx(row["convert_s"] / row["cp_s"])
+
+
+@pytest.mark.slow
+def test_everything_is_measured_at_toy_sizes_by_one_command(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "run_all.py", "--preset", "small", "--output_dir", tmp_path]
+    subprocess.run(command, check=True)
+    contents = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert set(contents) == set(run_all.RUNS)
+    for content in contents.values():
+        assert set(content["settings"]) == SETTINGS
+        assert all(set(row) >= {"batch", "size", "parameters"} for row in content["results"])
+    check_everything({name: content["results"] for name, content in contents.items()})
+    assert find_faults((tmp_path / "table.md").read_text(), tmp_path) == []
+
+
+def test_a_benchmark_that_fails_does_not_keep_the_others_from_running(tmp_path, monkeypatch, capfd):
+    runs = {"wrong": ("encode --fusion-type x", ""), "encode": ("encode --fusion-type none", "")}
+    monkeypatch.setattr(run_all, "RUNS", runs)
+    with pytest.raises(SystemExit, match="failed: wrong$"):
+        run_all.main(["--preset", "small", "--output_dir", str(tmp_path)])
+    assert "invalid choice: 'x'" in capfd.readouterr().err
+    content = json.loads((tmp_path / "encode.json").read_text())
+    check_encode(*content["results"])
+    assert content["settings"]["command"] == "python benchmarks/encode.py --fusion-type none --preset small"
+    assert find_faults((tmp_path / "table.md").read_text(), tmp_path) == []
+
+
+def test_full_results_are_not_overwritten_by_others():
+    with pytest.raises(SystemExit):
+        run_all.main(["--preset", "small"])
+
+
+def test_ratios_of_medians_go_round_by_round(tmp_path):
+    ratio = Median([1.0, 2.0, 40.0]) / Median([1.0, 1.0, 20.0])
+    assert (ratio, ratio.spread) == (2.0, [1.5, 2.0])
+    assert (2 / Median([1, 2, 4]), (3 * Median([1, 2, 4])).spread, Median([5]).spread) == (1.0, [4.5, 9.0], None)
+    encode.main(["--preset", "small", "--repeats", "3", "--output", str(tmp_path / "encode.json")])
+    (row,) = json.loads((tmp_path / "encode.json").read_text())["results"]
+    low, high = row["spread"]["ratio"]
+    assert low <= row["ratio"] <= high
+
+
+def test_flops_of_depthwise_convolutions_and_attention_are_exact():
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(*(torch.nn.Conv2d(8, 8, 7, padding=3, groups=8) for _ in range(2)))
+
+        def forward(self, pixels):
+            tokens = self.layers(pixels).flatten(2).transpose(1, 2)[:, None]
+            return SimpleNamespace(loss=torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).sum())
+
+    convolution, product = 2 * 3 * 8 * 10 * 10 * 7 * 7, 2 * 3 * 100 * 100 * 8
+    # Each convolution has a gradient of its weight, the second one of its input; each product has two gradients.
+    assert count_flops(Network(), {"pixels": torch.randn(3, 8, 10, 10)}) == 5 * convolution + 6 * product
 
 
 def test_train_memory_counts_exactly_on_the_cpu():
@@ -82,23 +155,6 @@ def test_train_memory_counts_exactly_on_the_cpu():
     assert peak_bytes(step, "cpu") == 1500
 
 
-def test_train_step_gives_both_sides_the_same_tiles_and_text(run_benchmark):
-    first, second = run_benchmark("train_step", "--text-length", "20", "--batch-size", "2")
-    assert [row["stage"] for row in (first, second)] == [1, 2]
-    tokens = 16  # of a view
-    assert (first["fila_tokens"], first["llava_next_tokens"]) == (tokens + 20, 2 * tokens + 4 + 20)
-    assert (second["fila_tokens"], second["llava_next_tokens"]) == (5 * tokens + 20, 5 * tokens + 8 + 20)
-    for row in (first, second):
-        assert row["speed_ratio"] == pytest.approx(row["fila_samples_per_s"] / row["llava_next_samples_per_s"])
-        for side in ("fila", "llava_next"):
-            assert row[f"{side}_peak_with_state_mib"] > row[f"{side}_peak_mib"] > 0
-    # AdamW remembers two values of each parameter that it trains.
-    states = [row["fila_peak_with_state_mib"] - row["fila_peak_mib"] for row in (first, second)]
-    parameters = first["parameters"] * 4 / 2**20
-    assert states[1] == pytest.approx(3 * parameters, rel=1e-3)
-    assert parameters < states[0] < 1.5 * parameters
-
-
 def test_convert_measures_the_memory_of_the_command_alone():
     bytearray(b"x") * 2**28  # a peak of this process, which the kernel would hand to a child
     _, idle = run_and_measure([sys.executable, "-S", "-c", "pass"])
@@ -110,105 +166,83 @@ def test_convert_measures_the_memory_of_the_command_alone():
 
 
 @pytest.mark.slow
-def test_convert_keeps_its_memory_at_a_fiftieth_of_the_size(run_benchmark):
-    plain, verified = run_benchmark("convert", "--preset", "fiftieth")
+def test_convert_keeps_its_memory_at_a_fiftieth_of_the_size(tmp_path):
+    convert.main(["--preset", "fiftieth", "--output", str(tmp_path / "convert.json")])
+    plain, verified = json.loads((tmp_path / "convert.json").read_text())["results"]
     assert (plain["what"], verified["what"]) == ("convert", "convert and verify")
     for row in (plain, verified):
-        assert row["ratio"] == pytest.approx(row["convert_s"] / row["cp_s"])
-        assert row["batch"] == 1
         assert row["parameters"] == plain["parameters"]
         assert row["output_gb"] > 2 * row["parameters"] / 1e9 > 0.25  # every tensor is there, in bfloat16
         assert 0.1 < row["peak_gib"] < 3.72
 
 
-def numbers_in(content):
-    """All numbers of a JSON document."""
-    if isinstance(content, dict):
-        content = list(content.values())
-    if isinstance(content, list):
-        return [number for item in content for number in numbers_in(item)]
-    return [content] if isinstance(content, (int, float)) and not isinstance(content, bool) else []
+def is_shown(text, value):
+    """Whether a text is a value, to as many digits as it has."""
+    if isinstance(value, bool) or "e" in text:
+        return text == (str(value) if isinstance(value, bool) else f"{value:.3g}")
+    return text == f"{value:.{len(text.partition('.')[2])}f}"
 
 
-def test_index_data_checks_rows_once(run_benchmark):
-    rows = run_benchmark("index_data")
-    assert [(row["processes"], row["first_checked"], row["second_checked"]) for row in rows] == [
-        (1, 100, 0),
-        (2, 100, 0),
+def find_faults(text, folder):
+    """What is wrong with the table of the results in a folder. Each row names a record and one of its fields, and each figure
+    that has a goal has one row."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert lines[0] == TITLES
+    faults, seen = [], []
+    for row in (dict(zip(TITLES, line, strict=True)) for line in lines[1:]):
+        path = folder / re.fullmatch(r"\[\w+\]\((?:results/)?(\w+\.json)\)", row["file"])[1]
+        content, column = json.loads(path.read_text()), row["figure"].strip("`")
+        record, settings, goal = content["results"][int(row["record"])], content["settings"], content["goals"][column]
+        seen.append((path.name, row["record"], column))
+        numbers = re.fullmatch(r"([\w.+-]+)(?: \[([\d.e+-]+), ([\d.e+-]+)\])?", row["measured"]).groups()
+        values = [record[column], *record["spread"].get(column, (None, None))]
+        shown = [
+            (number is None) == (value is None) and (value is None or is_shown(number, value))
+            for number, value in zip(numbers, values)
+        ]
+        sign, _, bound = goal.rpartition(" ")
+        is_met = {"<": operator.lt, "<=": operator.le, ">=": operator.ge}.get(sign)
+        missed = not is_met(record[column], float(bound)) if sign else goal not in ("none", str(record[column]))
+        expected = {
+            "goal": f"**{goal}**" if missed else goal,
+            "machine": f"{settings['machine']}, threads {settings['threads']}, {settings['dtype']}",
+            "versions": f"torch {settings['torch']}, transformers {settings['transformers']}",
+            "command": f"`{settings['command']}`",
+        }
+        wrong = [key for key, value in expected.items() if row[key] != value] + ["measured"] * (not all(shown))
+        faults += [(path.name, row["record"], column, key) for key in wrong]
+    figures = [
+        (path.name, str(index), column)
+        for path in folder.glob("*.json")
+        for content in [json.loads(path.read_text())]
+        for index, record in enumerate(content["results"])
+        for column in content["goals"]
+        if record.get(column) is not None
     ]
+    return faults + sorted(set(figures) ^ set(seen)) + [figure for figure in set(seen) if seen.count(figure) > 1]
 
 
-def test_gpu_reports_every_step_that_it_had_no_time_for(tmp_path):
-    with pytest.raises(SystemExit):
-        gpu.main(["--output_dir", str(tmp_path), "--preset", "small", "--device", "cpu", "--seconds", "0"])
-    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
-    assert list(steps) == ["tests", "encoder", "training", "generation"]
-    assert all(step["outcome"].startswith("skipped") for step in steps.values())
-    assert (tmp_path / "gpu.md").read_text().count("skipped") == len(steps)
+def test_the_table_has_all_figures_of_the_result_files_that_have_a_goal():
+    assert find_faults(run_all.README.read_text(), run_all.RESULTS) == []
+    assert {path.stem for path in run_all.RESULTS.glob("*.json")} <= set(run_all.RUNS)
 
 
-def test_gpu_measures_a_step_and_says_why_another_failed(tmp_path, monkeypatch):
-    steps = (("generation", "generate", "--preset small --new-tokens 3"), ("wrong", "generate", "--preset none"))
-    monkeypatch.setitem(gpu.STEPS, "small", steps)
-    monkeypatch.setattr(gpu, "DEVICE_TESTS", ["-c", "print('no tests')"])
-    with pytest.raises(SystemExit):
-        gpu.main(["--output_dir", str(tmp_path), "--preset", "small", "--device", "cpu"])
-    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
-    assert steps["tests"]["outcome"] == steps["generation"]["outcome"] == "passed"
-    assert steps["generation"]["results"][0]["same_tokens"] is True
-    assert "invalid choice" in steps["wrong"]["outcome"]
-    assert "| generation | passed | 112+3 | decode_ratio |" in (tmp_path / "gpu.md").read_text()
+@pytest.mark.parametrize("column", ["measured", "goal", "record", "figure", "machine", "command"])
+def test_figures_that_changed_places_are_found(column):
+    lines = run_all.README.read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| ["))
+    rows = [line.strip("| ").split(" | ") for line in lines[start:] if line.startswith("| [")]
+    place = TITLES.index(column)
+    for other in range(1, len(rows)):
+        if rows[other][place] != rows[0][place]:
+            rows[0][place], rows[other][place] = rows[other][place], rows[0][place]
+            break
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [TITLES, *rows])
+    with contextlib.suppress(KeyError, IndexError):  # there is no such record or field
+        assert find_faults(table, run_all.RESULTS)
 
 
-def readme_rows():
-    """The rows of the tables in README.md that name a result file, as dicts of cells."""
-    header, rows = None, []
-    for line in (ROOT / "benchmarks" / "README.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
-        if cells is None or header is None:
-            header = cells
-        elif "file" in header and (name := re.search(r"\((results/.+\.json)\)", line)):
-            rows.append(dict(zip(header, cells)) | {"file": name.group(1)})
-    return rows
-
-
-def test_readme_gives_the_figures_of_the_result_files():
-    rows = readme_rows()
-    files = {f"results/{path.name}" for path in (ROOT / "benchmarks" / "results").glob("*.json")}
-    for table in ("measured", "command"):
-        assert files == {row["file"] for row in rows if table in row}
-    for row in rows:
-        content = json.loads((ROOT / "benchmarks" / row["file"]).read_text())
-        if "command" in row:
-            for setting in ("torch", "transformers", "threads", "dtype", "repeats"):
-                assert row[setting] == str(content["settings"][setting]), row
-            assert f"benchmarks/{content['benchmark']}.py" in row["command"]
-            continue
-        results = numbers_in(content["results"])
-        decimals = len(row["measured"].partition(".")[2])
-        assert row["measured"] in {f"{number:.{decimals}f}" for number in results}, row
-        if row["goal"] == "none":
-            continue
-        bound, value = row["goal"].strip("*").replace("≤", "<=").replace("≥", ">=").split()
-        assert any(goal.startswith(f"{bound} {value}") for goal in content["goals"].values()), row
-        # A bold goal was missed, and every missed goal is bold.
-        exact = [number for number in results if f"{number:.{decimals}f}" == row["measured"]]
-        is_met = all(number <= float(value) if bound == "<=" else number >= float(value) for number in exact)
-        assert is_met != row["goal"].startswith("**"), row
-
-
-def test_readme_table_has_every_measured_value_that_has_a_goal():
-    """No variant that missed its goal is left out."""
-    measured = {}
-    for row in readme_rows():
-        measured.setdefault(row["file"], []).append(row.get("measured"))
-    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
-        content = json.loads(path.read_text())
-        for column in content["goals"]:
-            values = [result[column] for result in content["results"] if isinstance(result.get(column), float)]
-            for value in values if content["benchmark"] != "train_memory" else []:
-                assert any(
-                    f"{value:.{len(figure.partition('.')[2])}f}" == figure
-                    for figure in measured[f"results/{path.name}"]
-                    if figure is not None
-                ), (path.name, column, value)
+def test_a_row_that_is_left_out_is_found():
+    lines = run_all.README.read_text().splitlines()
+    for line in [line for line in lines if line.startswith("| [")]:
+        assert find_faults("\n".join(other for other in lines if other != line), run_all.RESULTS)
