@@ -7,15 +7,19 @@ memory of a training step of stage 2.
 
 The default preset has a ninth of the tokens and of the decoder's width of a FILA with Llama-3-8B, and as many layers: the
 share of attention, which grows with the square of the tokens, is about the same. `paper_tokens` are those of the same
-canvas with tiles of 336 pixels. The time to the first token has encoding the image in it, but not its preprocessing. Peak
-memory is measured as train_memory.py does, without parameters and optimizer. Canvases take turns.
+canvas with tiles of 336 pixels. The time to the first token has encoding the image in it, but not its preprocessing. Times
+are medians of CPU time, which other work on the machine lengthens less than the clock's. Peak memory is measured as
+train_memory.py does, without parameters and optimizer. Canvases take turns.
 """
+
+import statistics
+import time
+from functools import partial
 
 import torch
 
-from fila.benchmarks.harness import IMAGE_TOKEN_ID, count_parameters, make_parser, median_in_turn, parse, report
+from fila.benchmarks.harness import IMAGE_TOKEN_ID, count_parameters, make_parser, measure_in_turn, parse, report
 from fila.benchmarks.train_memory import MIB, PRESETS, make_training_batch, make_training_model, peak_bytes
-from fila.common.layout import DTYPES
 
 PAPER_TOKENS = 576  # of a view
 
@@ -28,10 +32,10 @@ def read_grid(text):
 
 def measure(options):
     """One row for each canvas."""
-    dtype, batch = DTYPES[options.dtype], options.batch_size
-    model = make_training_model(options.preset, options.device, dtype)
+    batch = options.batch_size
+    model = make_training_model(options.preset, "cpu", torch.float32)
     inputs = {
-        grid: make_training_batch(model.config, batch, grid, options.text_length, options.device, dtype)
+        grid: make_training_batch(model.config, batch, grid, options.text_length, "cpu", torch.float32)
         for grid in dict.fromkeys([(2, 2), *options.grids])
     }
 
@@ -44,13 +48,17 @@ def measure(options):
         model(**inputs[grid]).loss.backward()
         model.zero_grad()
 
-    def time(function):
-        return median_in_turn(
-            {grid: lambda grid=grid: function(grid) for grid in inputs}, options.repeats, options.device
-        )
+    def get_seconds(function, grid):
+        start = time.process_time()
+        function(grid)
+        return time.process_time() - start
 
-    first_token, step = time(answer), time(train)
-    peaks = {grid: peak_bytes(lambda grid=grid: train(grid), options.device) / MIB for grid in inputs}
+    def get_medians(function):
+        sides = {grid: partial(get_seconds, function, grid) for grid in inputs}
+        return {grid: statistics.median(values) for grid, values in measure_in_turn(sides, options.repeats).items()}
+
+    first_token, step = get_medians(answer), get_medians(train)
+    peaks = {grid: peak_bytes(partial(train, grid), "cpu") / MIB for grid in inputs}
     return [
         {
             "batch": batch,
@@ -71,7 +79,7 @@ def measure(options):
 
 
 def main(arguments=None):
-    parser = make_parser(__doc__, {"ninth": PRESETS["ninth"], **PRESETS}, repeats=3)
+    parser = make_parser(__doc__, {"ninth": PRESETS["ninth"], **PRESETS}, repeats=3, device=False)
     parser.add_argument("--batch-size", type=int, default=1, help="samples, with one image each (default: 1)")
     grids = "1x2 2x2 2x3 3x3 4x3 4x4"
     parser.add_argument(

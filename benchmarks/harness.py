@@ -187,7 +187,8 @@ def report(name, options, results, goals):
     settings = describe_settings(options)
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     print_table(results)
-    print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
+    if goals:
+        print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
     if options.output is not None:
         content = {"benchmark": name, "settings": settings, "goals": goals, "results": results}
         with new_files(options.output.parent) as folder:
