@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -241,7 +242,7 @@ def test_memory_comes_back_after_fifty_requests(server, expected):
         views = client.predict(app.TILED, api_name="/show")[0]
         assert len(views) == 2
         assert expected in str(client.predict(message, app.TILED, api_name="/answer"))
-        pages = int(open(f"/proc/{process.pid}/statm").read().split()[1])
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
         sizes.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
     assert sizes[-1] - sizes[9] < 50  # MiB
 
@@ -350,14 +351,18 @@ def test_two_people_use_the_page_at_once(open_page, expected, tmp_path):
     assert QUESTION not in second.text()
     assert "What is the total?" not in first.text()
 
-    pictures = first.pictures()
+    (canvas, overview, *heats), seen = first.pictures(), set()
     for _ in range(3):
+        seen |= set(heats)
         (slider,) = first.find("input[type=range]")
         slider.send_keys("\ue014")  # arrow to the right
-        first.wait(lambda: len(first.pictures()) == len(pictures) and first.pictures() != pictures)
-        views, heats = first.pictures()[:2], first.pictures()[2:]
-        assert views == pictures[:2] and not set(heats) & set(pictures)  # of the canvas and of the global view
-        pictures = first.pictures()
+
+        def has_changed(seen=frozenset(seen)):  # in both views
+            return len(first.pictures()) == 4 and not seen & set(first.pictures())
+
+        first.wait(has_changed)
+        assert first.pictures()[:2] == [canvas, overview]
+        heats = first.pictures()[2:]
     [label for label in first.find("label") if label.text == app.LOW_RESOLUTION][0].click()
     first.wait(lambda: "the global view alone" in first.text())
 

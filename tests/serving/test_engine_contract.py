@@ -80,6 +80,14 @@ def test_images_of_different_prompts_share_a_batch_and_keep_their_features(model
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("grids", [GRIDS, MORE_GRIDS], ids=CANVASES)
+def test_no_image_takes_more_tokens_than_the_square_that_vllm_plans_for(grids):
+    processor = tiny_processor(image_grid_pinpoints=make_pinpoints(grids))
+    largest = max((rows, columns) for rows, columns in grids if rows * columns == max(r * c for r, c in grids))
+    counts = processor._get_num_multimodal_tokens(image_sizes=[(10_000, 10_000)])
+    assert counts.num_image_tokens == [(1 + largest[0] * largest[1]) * 16]
+
+
 def test_vllm_builds_the_model_without_its_head_and_loads_every_weight(overrides, monkeypatch):
     monkeypatch.setattr(
         AutoModel._model_mapping, "_extra_content", {}
