@@ -190,7 +190,7 @@ def build_page(app):
     """`gr.Blocks`: the page."""
     is_cvfm = app.model.config.fusion_type == "cvfm"
     layers = app.model.config.fusion_layers if is_cvfm else [app.model.config.num_vision_layers]
-    with gr.Blocks(title="FILA", delete_cache=(3600, 86400)) as page:  # once an hour, uploads of yesterday
+    with gr.Blocks(title="FILA") as page:
         gr.Markdown(
             "# FILA reads fine print\nAdd an image and ask about it. The picture beside the chat shows how FILA cuts it."
         )
@@ -223,9 +223,14 @@ def build_page(app):
                     object_fit="contain",
                 )
                 sentence = gr.Markdown()
-                label = f"Fusion module, after ViT layers {layers}"
-                num_maps = len(layers)
-                number = gr.Slider(1, max(num_maps, 2), value=1, step=1, label=label, visible=num_maps > 1)
+                number = gr.Slider(
+                    1,
+                    max(len(layers), 2),  # Gradio has no slider over one value
+                    value=1,
+                    step=1,
+                    label=f"Fusion module, after ViT layers {layers}",
+                    visible=is_cvfm,
+                )
                 heat = gr.Gallery(
                     label="How FILA sees: how much the ConvNeXt changed each token",
                     visible=app.has_maps,
