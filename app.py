@@ -25,7 +25,13 @@ MAX_IMAGES = 8  # in a conversation
 MAX_PIXELS = 100_000_000  # of an image
 MAX_NEW_TOKENS = 256
 ERROR = "This did not work"  # title of messages that the model does not see
-EXAMPLES = [FOLDER / "assets" / "receipt.png"]
+PAGES = FOLDER / "fineprint" / "foreign" / "pages"
+EXAMPLES = [  # of different programs, shapes, colors and languages
+    (FOLDER / "assets" / "receipt.png", "What is the name of the shop?"),
+    (PAGES / "xterm-gitlog.png", "Who wrote commit c2290ad4?"),
+    (PAGES / "matplotlib-panels.png", "What is the heading of panel (b)?"),
+    (PAGES / "weasyprint-prices.png", "How large is the deposit?"),
+]
 
 
 def load_model(name):
@@ -42,15 +48,16 @@ def open_image(path):
     name = Path(path).name
     try:
         image = PIL.Image.open(path)
-        if image.width * image.height <= MAX_PIXELS:
-            image.load()
-            return image
+        if image.width * image.height > MAX_PIXELS:
+            raise PIL.Image.DecompressionBombError  # as Pillow does for twice its own limit
+        image.load()
+        return image
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name} has more than {MAX_PIXELS / 1e6:.0f} megapixels. Make it smaller: the model sees less than that anyway."
+        ) from error
     except Exception as error:  # each image format has exceptions of its own
         raise ValueError(f"{name} is not an image that can be read: {error}") from error
-    raise ValueError(
-        f"{name} has {image.width} x {image.height} pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels are possible. Make it "
-        "smaller: the model sees less than that anyway."
-    )
 
 
 class App:
@@ -58,6 +65,7 @@ class App:
 
     def __init__(self, model, processor):
         self.model, self.processor = model, processor
+        self.has_maps = model.config.fusion_type in ("cvfm", "cross_attention")
 
     def encode(self, path, mode, **kwargs):
         """Image inputs of one file."""
@@ -73,11 +81,12 @@ class App:
             return None, "", None
         inputs = self.encode(path, mode)
         (height, width), (rows, columns) = inputs["image_sizes"][0].tolist(), inputs["image_grids"][0].tolist()
-        num_tokens = (1 + rows * columns) * self.model.config.grid_size**2
+        setting = {"do_dynamic_tiling": mode == TILED}
+        num_tokens = self.processor.image_processor.get_number_of_image_tokens(height, width, setting)
         place = f"{rows} x {columns} tiles and the global view" if rows else "the global view alone"
         sentence = f"Image of {height} x {width} pixels (height x width): {place}, **{num_tokens} tokens**."
         views = [(self.processor.draw_view(inputs, view), view) for view in list_views(inputs)]
-        if self.model.config.fusion_type not in ("cvfm", "cross_attention"):
+        if not self.has_maps:
             return views, sentence, None
         (maps,) = self.model.get_fusion_maps(**inputs.to(self.model.device, self.model.dtype))
         return views, sentence, maps
@@ -193,6 +202,7 @@ def build_page(app):
                     file_types=["image"],
                     file_count="multiple",
                     sources=["upload"],
+                    max_plain_text_length=1_000_000,  # a longer text that is pasted becomes a file
                     placeholder="Add an image and ask about it",
                 )
                 gr.ChatInterface(
@@ -201,7 +211,7 @@ def build_page(app):
                     textbox=textbox,
                     chatbot=gr.Chatbot(height=480, label="Answers"),
                     additional_inputs=[mode],
-                    examples=[[{"text": "What is the name of the shop?", "files": [str(path)]}] for path in EXAMPLES],
+                    examples=[[{"text": question, "files": [str(path)]}] for path, question in EXAMPLES],
                     cache_examples=False,
                     run_examples_on_click=False,
                 )
@@ -213,9 +223,17 @@ def build_page(app):
                     object_fit="contain",
                 )
                 sentence = gr.Markdown()
-                number = gr.Slider(1, len(layers), value=1, step=1, label=f"Fusion module, after ViT layers {layers}")
+                number = gr.Slider(
+                    1,
+                    max(len(layers), 2),  # Gradio has no slider over one value
+                    value=1,
+                    step=1,
+                    label=f"Fusion module, after ViT layers {layers}",
+                    visible=is_cvfm,
+                )
                 heat = gr.Gallery(
                     label="How FILA sees: how much the ConvNeXt changed each token",
+                    visible=app.has_maps,
                     columns=2,
                     height=340,
                     object_fit="contain",

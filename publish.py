@@ -68,7 +68,7 @@ def build_space(folder, options):
         from fila import app
     except ImportError as error:
         raise UserError(f'The app cannot be loaded: {error}. Run: pip install -e ".[app]"') from error
-    copy_files([path.relative_to(ROOT) for path in app.EXAMPLES], folder)
+    copy_files([path.relative_to(ROOT) for path, _ in app.EXAMPLES], folder)
     code = (ROOT / "app.py").read_text(encoding="utf-8")
     code = re.sub(r"^MODEL = .*", f"MODEL = {json.dumps(options.model)}", code, flags=re.MULTILINE)
     (folder / "app.py").write_text(code, encoding="utf-8")
@@ -83,7 +83,7 @@ def build_space(folder, options):
 
 def copy_files(names, folder):
     for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
 
 

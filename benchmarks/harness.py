@@ -243,7 +243,8 @@ def report(name, options, results, goals):
     }
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     print_table(results)
-    print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
+    if goals:
+        print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
     if options.output is not None:
         spreads = [{key: getattr(value, "spread", None) for key, value in row.items()} for row in results]
         rows = [row | {"spread": {k: v for k, v in spread.items() if v}} for row, spread in zip(results, spreads)]

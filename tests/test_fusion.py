@@ -3,6 +3,7 @@
 """The hybrid encoder: what ViT, ConvNeXt and fusion compute."""
 
 import threading
+from itertools import product
 
 import pytest
 import timm
@@ -15,6 +16,8 @@ from fila.modeling_fila import FilaStageAlign
 from helpers import (
     FUSION_TYPES,
     GRIDS,
+    MORE_GRIDS,
+    make_pinpoints,
     random_image,
     tiny_image_processor,
     tiny_model,
@@ -72,8 +75,9 @@ def test_global_view_averages_the_content_of_the_canvas_and_keeps_linear_ramps(g
 
 
 @pytest.mark.parametrize("fusion_align", ["conv", "interpolate"])
-@pytest.mark.parametrize("fusion_type", FUSED)
-@pytest.mark.parametrize("grid", [(0, 0), *GRIDS])
+@pytest.mark.parametrize(
+    ("fusion_type", "grid"), [*product(FUSED, [(0, 0), *GRIDS]), ("cvfm", (3, 4))], ids=lambda value: str(value)
+)
 def test_dot_changes_most_the_token_that_covers_it(fusion_type, fusion_align, grid):
     tile_size, grid_size = 112, 8
     convnext = {"architecture": "convnext_atto", "model_args": {"dims": [8, 12, 16, 20]}}
@@ -86,7 +90,8 @@ def test_dot_changes_most_the_token_that_covers_it(fusion_type, fusion_align, gr
     rows, columns = grid
     # Not quite the aspect ratio of the canvas, so that there is padding on one side.
     height, width = max(rows, 1) * 112 - 40 * (rows > columns), max(columns, 1) * 112 - 40 * (rows <= columns)
-    processor = tiny_image_processor(tile_size, do_dynamic_tiling=grid != (0, 0))
+    pinpoints = make_pinpoints(GRIDS if grid in GRIDS else MORE_GRIDS, tile_size)
+    processor = tiny_image_processor(tile_size, do_dynamic_tiling=grid != (0, 0), image_grid_pinpoints=pinpoints)
     blank = torch.full((3, height, width), 128, dtype=torch.uint8)
     generator = torch.Generator().manual_seed(0)
     for y, x in torch.rand(4, 2, generator=generator).tolist():

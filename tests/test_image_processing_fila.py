@@ -13,7 +13,7 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from fila import FilaImageProcessor
 from fila.common.layout import image_grid_pinpoints
 from fila.configuration_fila import get_content_box
-from helpers import GRIDS, random_image, tiny_image_processor, tiny_model
+from helpers import GRIDS, MORE_GRIDS, make_pinpoints, random_image, tiny_image_processor, tiny_model
 
 SIDES = st.integers(20, 4000)
 
@@ -58,27 +58,62 @@ def test_views_equal_llava_next_where_no_canvases_tie(height, width):
     torch.testing.assert_close(actual["pixel_values"], expected["pixel_values"])
 
 
-@given(height=st.integers(1, 6000), width=st.integers(1, 6000))
-@example(5000, 1)
-@example(100, 4)
-@example(4, 100)
-@example(300, 200)
-def test_the_canvas_is_the_tightest_and_among_those_the_nearest_in_shape(height, width):
-    pinpoints = image_grid_pinpoints(336)
+LISTS = st.lists(st.sampled_from(MORE_GRIDS), min_size=1, unique=True)
+
+
+@given(height=st.integers(1, 6000), width=st.integers(1, 6000), grids=st.one_of(st.just(GRIDS), LISTS))
+@example(5000, 1, GRIDS)
+@example(100, 4, GRIDS)
+@example(4, 100, GRIDS)
+@example(300, 200, GRIDS)
+@example(2339, 1654, MORE_GRIDS)
+def test_the_canvas_is_the_tightest_and_among_those_the_nearest_in_shape(height, width, grids):
+    pinpoints = make_pinpoints(grids, 336)
     tied = tied_canvases(height, width, pinpoints)
-    rows, columns = FilaImageProcessor().get_image_grid(height, width)
+    rows, columns = FilaImageProcessor(image_grid_pinpoints=pinpoints).get_image_grid(height, width)
     assert [336 * rows, 336 * columns] in tied
     if len(tied) == 1:
         assert tuple(tied[0]) == select_best_resolution((height, width), pinpoints)
-    elif height != width:
+    elif grids == GRIDS and height != width:
         assert (rows > columns) == (height > width)
+    distances = {canvas[0] / canvas[1]: abs(np.log(canvas[0] / canvas[1] * width / height)) for canvas in tied}
+    assert distances[rows / columns] == pytest.approx(min(distances.values()))
 
 
+@given(height=st.integers(1, 6000), width=st.integers(1, 6000), more=st.sets(st.sampled_from(MORE_GRIDS)))
+@example(336, 337, set(MORE_GRIDS))
+@example(100, 100, set(MORE_GRIDS))
+def test_more_canvases_never_blow_up_what_fits_one_of_the_five(height, width, more):
+    few, many = (make_pinpoints(grids, 336) for grids in (GRIDS, sorted({*GRIDS, *more})))
+    scales, counts, kept = [], [], []
+    for pinpoints in (few, many):
+        rows, columns = FilaImageProcessor(image_grid_pinpoints=pinpoints).get_image_grid(height, width)
+        scales.append(min(336 * rows / height, 336 * columns / width))
+        counts.append(rows * columns)
+        kept.append(min(scales[-1], 1))
+    assert kept[1] >= kept[0] * 0.999  # sizes are rounded to whole pixels
+    if scales[0] >= 1:
+        assert scales[1] <= scales[0] and counts[1] <= counts[0]
+    if len(many) == len(MORE_GRIDS):  # all up to 4x4: no tile more than the pixels of the image fill
+        filled = (min(-(-side // 336), 4) for side in (height, width))
+        assert counts[1] <= np.prod(list(filled))
+
+
+def test_a_page_of_a4_gets_a_canvas_of_its_shape():
+    processor = FilaImageProcessor(image_grid_pinpoints=make_pinpoints(MORE_GRIDS, 336))
+    for height, width in ((2339, 1654), (3508, 2480), (1344, 950)):  # 200 and 300 dpi
+        assert processor.get_image_grid(height, width) == (4, 3)
+        assert processor.get_image_grid(width, height) == (3, 4)
+        assert processor.get_number_of_image_tokens(height, width) == 13 * 576
+
+
+@pytest.mark.parametrize("grids", [GRIDS, MORE_GRIDS], ids=["five", "up to 4x4"])
 @pytest.mark.parametrize("size", [(480, 640), (1, 1), (1, 700), (700, 1), (333, 100), (90, 400), (768, 768)])
-def test_high_res_canvas_equals_the_plain_way_bit_by_bit(size):
+def test_high_res_canvas_equals_the_plain_way_bit_by_bit(size, grids):
     image = random_image(*size)
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-    processor = tiny_image_processor(high_res_image_mean=mean, high_res_image_std=std)
+    pinpoints = make_pinpoints(grids)
+    processor = tiny_image_processor(high_res_image_mean=mean, high_res_image_std=std, image_grid_pinpoints=pinpoints)
     inputs = processor(image, return_tensors="pt")
     rows, columns = inputs["image_grids"][0].tolist()
     high_res_size = 56 // 14 * 32
@@ -96,9 +131,12 @@ def test_content_box_equals_transformers_output_size_and_is_centred(height, widt
 
 
 @settings(max_examples=30, deadline=None)
-@given(sizes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=4))
-def test_counting_methods_agree_with_the_tensors(sizes):
-    processor = tiny_image_processor()
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=4),
+    grids=st.one_of(st.just(GRIDS), LISTS),
+)
+def test_counting_methods_agree_with_the_tensors(sizes, grids):
+    processor = tiny_image_processor(image_grid_pinpoints=make_pinpoints(grids))
     inputs = processor([random_image(*size) for size in sizes], return_tensors="pt")
     grids = [processor.get_image_grid(*size) for size in sizes]
     num_tiles = [rows * columns for rows, columns in grids]

@@ -281,10 +281,13 @@ def test_pipelines_take_chats_and_prompts(task, processor, model):
 def test_default_checkpoint_processor_uses_the_canvases_of_the_paper():
     processor = FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
     grids = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
-    for image_processor, size in ((processor.image_processor, 112), (FilaImageProcessor(), 336)):
+    for image_processor in (processor.image_processor, FilaImageProcessor()):
+        size = image_processor.size["height"]
         assert [tuple(side // size for side in canvas) for canvas in image_processor.image_grid_pinpoints] == grids
         assert all(side % size == 0 for canvas in image_processor.image_grid_pinpoints for side in canvas)
-    assert processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens == [5 * 64, 4 * 64]
+    num_tokens = (processor.image_processor.size["height"] // 14) ** 2
+    counts = processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens
+    assert counts == [5 * num_tokens, 4 * num_tokens]
 
 
 def test_view_is_drawn_with_the_heat_of_its_tokens(processor):

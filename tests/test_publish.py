@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, metadata_load
 
 from fila import publish
 from fila.common.layout import REMOTE_CODE_FILES
-from helpers import ROOT, run_elsewhere
+from helpers import ANSWER, QUESTION, RECEIPT, ROOT, run_elsewhere
 
 # What a FILA is loaded from. The stock methods, convert_weights.py and train.py write these, too, and no others.
 REPOSITORY = {
@@ -21,9 +21,8 @@ REPOSITORY = {
     *("processor_config.json", "tokenizer.json", "tokenizer_config.json", *REMOTE_CODE_FILES),
 }
 PUBLISHED = REPOSITORY | {"LICENSE", "assets/architecture.svg", "assets/app.png", "assets/receipt.png"}
-SPACE = {"README.md", "app.py", "assets/receipt.png", "requirements.txt"}
-QUESTION = "What is the name of the shop?"
-ANSWER = "Corner Cafe"
+PAGES = [f"fineprint/foreign/pages/{name}.png" for name in ("matplotlib-panels", "weasyprint-prices", "xterm-gitlog")]
+SPACE = {"README.md", "app.py", "assets/receipt.png", "requirements.txt", *PAGES}
 AUTO_MODELS = ["AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"]
 
 ASK = """
@@ -67,7 +66,8 @@ import app
 
 fila = app.App(*app.load_model(app.MODEL))
 assert fila.model.name_or_path == name
-*_, answers["app"] = fila.answer({"text": question, "files": [str(app.EXAMPLES[0])]}, [], app.TILED)
+assert all(path.is_file() for path, _ in app.EXAMPLES)
+*_, answers["app"] = fila.answer({"text": question, "files": [str(app.EXAMPLES[0][0])]}, [], app.TILED)
 print(json.dumps(answers))
 """
 )
@@ -210,8 +210,7 @@ def test_published_model_and_space_answer_by_their_ids(tmp_path, hub):
         (space / name).write_bytes(data)
     assert list_files(space) == SPACE | {".gitattributes"}
     environment = hub.environment(tmp_path / "cache")
-    image = ROOT / "assets" / "receipt.png"
-    answers = run_elsewhere(ASK_SPACE, tmp_path, "me/fila", image, QUESTION, space, **environment)
+    answers = run_elsewhere(ASK_SPACE, tmp_path, "me/fila", RECEIPT, QUESTION, space, **environment)
     assert json.loads(answers) == expected_answers("app")
 
 

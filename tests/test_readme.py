@@ -9,7 +9,7 @@ import sys
 import pytest
 from huggingface_hub import ModelCard
 
-from helpers import ROOT
+from helpers import ANSWER, QUESTION, ROOT
 
 README = (ROOT / "README.md").read_text()
 BODY = re.sub(r"\A---\n.*?\n---\n", "", README, flags=re.DOTALL)
@@ -21,8 +21,8 @@ def test_snippet_gives_the_right_answer():
     (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     result = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
-    assert result.stdout.splitlines()[-1] == "Corner Cafe"
-    assert "What is the name of the shop?" in snippet and snippet.rstrip().endswith("# Corner Cafe")
+    assert result.stdout.splitlines()[-1] == ANSWER
+    assert QUESTION in snippet and snippet.rstrip().endswith(f"# {ANSWER}")
 
 
 def test_card_is_one_page():

@@ -155,6 +155,16 @@ def test_train_memory_counts_exactly_on_the_cpu():
     assert peak_bytes(step, "cpu") == 1500
 
 
+def test_canvases_are_compared_with_two_by_two(run_benchmark):
+    first, second = run_benchmark("canvases", "--grids", "2x2", "4x3")
+    assert [(row["size"], row["views"], row["tokens"]) for row in (first, second)] == [("2x2", 5, 80), ("4x3", 13, 208)]
+    assert (first["paper_tokens"], second["paper_tokens"]) == (2880, 7488)
+    for name, value in (("first_token_ratio", "first_token_s"), ("train_ratio", "train_s"), ("peak_ratio", "peak_mib")):
+        assert first[name] == 1
+        assert second[name] == pytest.approx(second[value] / first[value])
+    assert second["peak_ratio"] > 2
+
+
 def test_convert_measures_the_memory_of_the_command_alone():
     bytearray(b"x") * 2**28  # a peak of this process, which the kernel would hand to a child
     _, idle = run_and_measure([sys.executable, "-S", "-c", "pass"])

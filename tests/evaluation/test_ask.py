@@ -5,6 +5,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from itertools import product
 
@@ -309,6 +310,26 @@ REASONS = {
     "encrypted.pdf": "Incorrect password",
     "text.pdf": "Data format error",
 }
+
+
+@pytest.mark.slow
+def test_command_goes_on_after_what_cannot_be_answered(bad_files, model_folder, tmp_path):
+    def start(*inputs):
+        command = [sys.executable, "-m", "fila.evaluation.ask", *inputs, "--question", "What?", "word " * 3000]
+        command += ["--output", tmp_path / "answers.jsonl", "--model_name_or_path", model_folder, "--device", "cpu"]
+        return subprocess.run([*command, "--max_new_tokens", "2"], capture_output=True, text=True, check=False)
+
+    result = start(bad_files)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.endswith("answers.jsonl: 4 new answers, 16 errors\n") and "Traceback" not in result.stderr
+    lines = map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())
+    for name, _, question in (key(line) for line in lines if "error" in line):
+        assert name in REASONS or question != "What?"
+    (tmp_path / "empty").mkdir()
+    result = start(tmp_path / "empty")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("empty is not a file, nor a folder with images or PDFs in it.")
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

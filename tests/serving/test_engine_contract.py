@@ -8,15 +8,12 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModel
 
-from helpers import ROOT, random_image, tiny_model, tiny_processor
+from helpers import GRIDS, MORE_GRIDS, ROOT, make_pinpoints, random_image, tiny_model, tiny_processor
 
-# Images of all five grids, in prompts of one and of two.
+# Images of five grids, in prompts of one and of two, and the canvases that they are chosen from.
 PROMPTS = [[(56, 112), (112, 56)], [(110, 100)], [(170, 50), (50, 170)]]
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return tiny_processor()
+LARGE_PROMPTS = [[(30, 30), (220, 160)], [(224, 224)], [(168, 224), (50, 170)]]
+CANVASES = {"five": (PROMPTS, GRIDS), "up to 4x4": (LARGE_PROMPTS, MORE_GRIDS)}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +50,12 @@ def nested(fields):
     return list(fields)
 
 
+@pytest.mark.parametrize("canvases", CANVASES)
 @pytest.mark.parametrize("batch_views", [pad, listed, nested])
-def test_images_of_different_prompts_share_a_batch_and_keep_their_features(processor, model, batch_views):
-    images = [[random_image(*size, seed) for seed, size in enumerate(sizes)] for sizes in PROMPTS]
+def test_images_of_different_prompts_share_a_batch_and_keep_their_features(model, batch_views, canvases):
+    prompts, grids = CANVASES[canvases]
+    processor = tiny_processor(image_grid_pinpoints=make_pinpoints(grids))
+    images = [[random_image(*size, seed) for seed, size in enumerate(sizes)] for sizes in prompts]
     items, num_tokens = [], []
     for prompt in images:
         prompt_items, prompt_tokens = cut_into_images(processor, prompt)
@@ -78,6 +78,14 @@ def test_images_of_different_prompts_share_a_batch_and_keep_their_features(proce
     assert [len(image) for image in features] == num_tokens
     for actual, expected in zip(features, alone):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("grids", [GRIDS, MORE_GRIDS], ids=CANVASES)
+def test_no_image_takes_more_tokens_than_the_square_that_vllm_plans_for(grids):
+    processor = tiny_processor(image_grid_pinpoints=make_pinpoints(grids))
+    largest = max((rows, columns) for rows, columns in grids if rows * columns == max(r * c for r, c in grids))
+    counts = processor._get_num_multimodal_tokens(image_sizes=[(10_000, 10_000)])
+    assert counts.num_image_tokens == [(1 + largest[0] * largest[1]) * 16]
 
 
 def test_vllm_builds_the_model_without_its_head_and_loads_every_weight(overrides, monkeypatch):

@@ -23,10 +23,9 @@ import pytest
 
 from fila import serve
 from fila.evaluation.answer import generate_answers, load_model, prepare_inputs
-from helpers import ROOT, chat
+from helpers import ANSWER, QUESTION, ROOT, chat
 
 VLLM = os.environ.get("VLLM_ENVIRONMENT", "")
-QUESTION = "What is the name of the shop?"
 MAX_NEW_TOKENS = 20
 SECONDS_TO_START = 400
 
@@ -109,9 +108,7 @@ def answers(conversations):
     for name, messages in conversations.items():
         inputs = prepare_inputs(processor, [messages])
         answers[name] = generate_answers(model, processor, inputs, max_new_tokens=MAX_NEW_TOKENS)[0]
-    assert (
-        answers["one image"] == "Corner Cafe" and len(set(answers.values())) > 4
-    )  # images matter, as does their order
+    assert answers["one image"] == ANSWER and len(set(answers.values())) > 4  # images matter, as does their order
     return answers
 
 
