@@ -33,6 +33,7 @@ from fila import FilaConfig, FilaForConditionalGeneration
 from fila.benchmarks.harness import (
     IMAGE_TOKEN_ID,
     LLAMA_1B_TEXT,
+    LLAMA_8B_TEXT,
     SMALL_TEXT,
     SMOLLM2_TEXT,
     count_parameters,
@@ -63,6 +64,11 @@ PRESETS = {
         **PAPER_VISION,
         "convnext": {"architecture": "convnext_large_mlp"},
         "text": LLAMA_1B_TEXT,
+    },
+    "llama-8b-convnext-large": {
+        **PAPER_VISION,
+        "convnext": {"architecture": "convnext_large_mlp"},
+        "text": LLAMA_8B_TEXT,
     },
     "eighth": {
         "vision": {
