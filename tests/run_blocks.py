@@ -13,7 +13,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 
 def run_command(words):
@@ -49,5 +48,5 @@ def run_blocks(blocks):
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path.cwd())  # as for `python` and `python X.py`
+    sys.path[0] = ""  # the current folder, as for `python`
     run_blocks(json.load(sys.stdin))

@@ -28,6 +28,10 @@ NAMES = {
     "cross_attention": ["cross-attention (Mini-Gemini)"],
     "torn": ["torn by a cut"],
     "drop": ["drop, in points"],
+    "teraflops": ["TFLOP a page"],
+    "states_gib": ["weights and AdamW, GiB"],
+    "step_gib": ["a step with one page, GiB"],
+    "peak_gib": ["GiB in all"],
 }
 NUMBER = r"-?\d+(?:\.\d+)?"
 # A cell of figures: a number, with an interval or a unit or none, perhaps in bold; not a version, a size or words.
@@ -49,12 +53,14 @@ def find_tables(lines):
 
 
 def find_records(content, name=""):
-    """The objects of a JSON document that hold numbers, each with its key."""
+    """The objects of a JSON document that hold numbers, each with its `name` or else its key."""
     if isinstance(content, list):
         return [record for item in content for record in find_records(item, name)]
     if not isinstance(content, dict):
         return []
-    return [(name, content)] + [record for key, value in content.items() for record in find_records(value, key)]
+    return [(content.get("name", name), content)] + [
+        record for key, value in content.items() for record in find_records(value, key)
+    ]
 
 
 def is_spelled(text, key):
