@@ -99,7 +99,8 @@ def known_options(script):
     main = importlib.import_module("fila." + script.removesuffix(".py").replace("/", ".")).main
     with redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
         main(["--help"])
-    return set(re.findall(r"--[\w-]+", shown.getvalue().partition("options:")[2]))
+    options = re.split("^options:", shown.getvalue(), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[-1]
+    return set(re.findall(r"--[\w-]+", options))
 
 
 def test_docs_have_commands():
