@@ -1,9 +1,10 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the code blocks of a page of the docs in order, as a reader does who types them into one shell and one Python.
+"""Runs the code blocks of pages of the docs in order, as a reader does who types them into one shell and one Python.
 
 Commands run in this process: `python train.py ...` is what it is in a shell, without loading PyTorch again. A command that
-ends in `&` runs beside it until the page is done.
+ends in `&` runs beside it until the page is done. Standard input has, as JSON, the blocks of each page by the folder that they
+are run in; the exit status is 1 if one fails.
 """
 
 import json
@@ -13,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import traceback
 
 
 def run_command(words):
@@ -47,6 +49,19 @@ def run_blocks(blocks):
             process.wait(60)
 
 
-if __name__ == "__main__":
+def main():
     sys.path[0] = ""  # the current folder, as for `python`
-    run_blocks(json.load(sys.stdin))
+    is_wrong = False
+    for folder, blocks in json.load(sys.stdin).items():
+        os.chdir(folder)
+        try:
+            run_blocks(blocks)
+        except (Exception, SystemExit):
+            is_wrong = True
+            traceback.print_exc()
+            print(f"These were the blocks of {folder}.", file=sys.stderr)
+    sys.exit(is_wrong)
+
+
+if __name__ == "__main__":
+    main()
