@@ -68,12 +68,26 @@ def stream_answer(model, processor, inputs, max_new_tokens):
     return output[0, inputs["input_ids"].shape[1] :], encoder_time, end - start - encoder_time
 
 
+def get_fusion_maps(model, inputs):
+    """What the fusion modules changed of one image. Raises a `UserError` if the model's fusion has no such maps."""
+    try:
+        (maps,) = model.get_fusion_maps(
+            **{key: inputs[key] for key in inputs if key not in ("input_ids", "attention_mask")}
+        )
+    except ValueError as error:
+        raise UserError(f"--fusion-maps: {error}") from error
+    return maps
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path, default=ROOT / "assets" / "receipt.png", help="an image file")
     parser.add_argument("--prompt", default="What is the name of the shop?", help="the question")
     parser.add_argument("--model", default=str(ROOT), help="model folder or Hub id (default: this repository)")
     parser.add_argument("--output", type=Path, default=Path("demo_output/views.png"), help="where to save the picture")
+    parser.add_argument(
+        "--fusion-maps", action="store_true", help="add what each fusion module changed to the picture, as heat maps"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=32, help="length of the answer")
     arguments = parser.parse_args(arguments)
     if arguments.max_new_tokens < 1:
@@ -95,9 +109,10 @@ def main(arguments=None):
         f"timings        preprocessing {preprocess_time:.2f} s, hybrid encoder {encoder_time:.2f} s, "
         f"prefill and {len(new_tokens)} new tokens {decoder_time:.2f} s"
     )
+    maps = get_fusion_maps(model, inputs) if arguments.fusion_maps else None
     try:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        draw_views(processor, inputs).save(arguments.output)
+        draw_views(processor, inputs, maps).save(arguments.output)
     except (OSError, ValueError) as error:
         raise UserError(f"The picture {arguments.output} cannot be written: {error}") from error
     print(f"picture        {arguments.output}")

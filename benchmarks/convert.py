@@ -36,7 +36,7 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from fila.benchmarks.harness import Median, make_parser, measure_in_turn, parse, report
+from fila.benchmarks.harness import LLAMA_8B_TEXT, Median, make_parser, measure_in_turn, parse, report
 from fila.common.layout import ROOT
 
 # Between this process and the one that is measured: Linux counts the peak of the process that starts another as that
@@ -48,26 +48,18 @@ _, status, usage = os.wait4(process, 0)
 print(usage.ru_maxrss)
 sys.exit(status != 0)
 """
-LLAMA_3_8B = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-}
 VIT_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 PRESETS = {
-    "full": (LLAMA_3_8B, VIT_L, "convnext_large_mlp", "5GB"),
+    "full": (LLAMA_8B_TEXT, VIT_L, "convnext_large_mlp", "5GB"),
     # 1/50 of the bytes: narrower, and fewer layers.
     "fiftieth": (
-        LLAMA_3_8B | {"vocab_size": 16032, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 9},
+        LLAMA_8B_TEXT | {"vocab_size": 16032, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 9},
         VIT_L | {"hidden_size": 256, "intermediate_size": 1024},
         "convnext_nano",
         "100MB",
     ),
     "small": (
-        LLAMA_3_8B | {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
+        LLAMA_8B_TEXT | {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
         VIT_L | {"hidden_size": 64, "intermediate_size": 128},
         "convnext_atto",
         "500KB",

@@ -23,7 +23,15 @@ from fila.common.files import new_files
 from fila.common.layout import DTYPES
 
 IMAGE_TOKEN_ID = 3
-# Decoders of the shapes of Llama-3.2-1B and SmolLM2-135M, and one for smoke tests.
+# Decoders of the shapes of Llama-3-8B, Llama-3.2-1B and SmolLM2-135M, and one for smoke tests.
+LLAMA_8B_TEXT = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
 LLAMA_1B_TEXT = {
     "vocab_size": 128256,
     "hidden_size": 2048,

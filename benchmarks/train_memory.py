@@ -35,6 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fila.benchmarks.harness import (
     LLAMA_1B_TEXT,
+    LLAMA_8B_TEXT,
     SMALL_TEXT,
     SMOLLM2_TEXT,
     count_parameters,
@@ -68,6 +69,11 @@ PRESETS = {
         **PAPER_VISION,
         "convnext": convnext("convnext_large_mlp"),
         "text": LLAMA_1B_TEXT,
+    },
+    "llama-8b-convnext-large": {
+        **PAPER_VISION,
+        "convnext": convnext("convnext_large_mlp"),
+        "text": LLAMA_8B_TEXT,
     },
     "quarter": {
         "vision": vit(256),

@@ -5,15 +5,24 @@
 import PIL.Image
 
 
-def draw_views(processor, inputs):
+def draw_views(processor, inputs, maps=None):
     """`PIL.Image`: the tiles of one image on their canvas beside its global view; of one that is not tiled, the global view
-    alone. `inputs` is what the [`FilaProcessor`] gives for it."""
+    alone. `inputs` is what the [`FilaProcessor`] gives for it. With `maps`, its item of what `get_fusion_maps` returns, the
+    global view is below the canvas, and both are drawn again under the heat map of each fusion module, from left to right."""
     names = ["canvas", "global_view"] if any(inputs["image_grids"][0]) else ["global_view"]
-    views = [processor.draw_view(inputs, name) for name in names]
-    gap = views[-1].width // 8
-    size = (sum(view.width for view in views) + gap * (len(views) - 1), max(view.height for view in views))
-    picture, left = PIL.Image.new("RGB", size, "white"), 0
-    for view in views:
-        picture.paste(view, (left, 0))
-        left += view.width + gap
+    if maps is None:
+        rows = [[processor.draw_view(inputs, name) for name in names]]
+    else:
+        rows = [[processor.draw_view(inputs, name, heat=heat) for heat in (None, *maps[name])] for name in names]
+    gap, top = rows[-1][-1].width // 8, 0
+    widths = [max(view.width for view in column) for column in zip(*rows)]
+    heights = [max(view.height for view in row) for row in rows]
+    size = (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(heights) - 1))
+    picture = PIL.Image.new("RGB", size, "white")
+    for row, height in zip(rows, heights):
+        left = 0
+        for view, width in zip(row, widths):
+            picture.paste(view, (left, top))
+            left += width + gap
+        top += height + gap
     return picture

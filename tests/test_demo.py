@@ -68,6 +68,19 @@ def test_demo_shows_a_model_that_does_not_tile_and_is_untrained(tmp_path, capsys
     assert "the fusion of this model is untrained" in output
 
 
+def test_demo_draws_what_each_fusion_module_changed(model_folder, tmp_path, capsys):
+    random_image(60, 180).save(tmp_path / "page.png")
+    picture = tmp_path / "maps.png"
+    arguments = [str(tmp_path / "page.png"), "--output", str(picture), "--max-new-tokens", "1", "--fusion-maps"]
+    demo.main([*arguments, "--model", str(model_folder)])
+    with PIL.Image.open(picture) as drawn:
+        assert drawn.size == (5 * 168 + 4 * 7, 56 + 7 + 56)  # tiles and four modules, over the global view
+        columns = [drawn.crop((left, 0, left + 168, 56 + 7 + 56)) for left in range(0, 5 * 175, 175)]
+    assert len({column.tobytes() for column in columns}) == 5
+    with pytest.raises(UserError, match="--fusion-maps: fusion_type='none' adds nothing"):
+        demo.main([*arguments, "--model", str(save(tmp_path / "none", "none"))])
+
+
 def test_demo_shows_photos_upright(model_folder, tmp_path, capsys):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees

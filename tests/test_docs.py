@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The docs keep step with the code: snippets run, commands and their options exist, every config field is explained."""
 
+import configparser
 import importlib
 import io
+import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -23,12 +27,11 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "fineprint" / "README.md",
 ]
-SNIPPETS = [
-    pytest.param(snippet, id=f"{page.stem}{index}")
-    for page in sorted((ROOT / "docs").glob("*.md"))
-    for index, snippet in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
-]
-MAX_WORDS = 700
+DOCS = [page for page in PAGES if page.parent.name == "docs"]
+GUIDES = [page for page in DOCS if page.stem in ("finetuning", "serving", "fusion-strategies", "how-fila-sees")]
+# A code block, and the line before it that says why it is not run with the page.
+BLOCK = re.compile(r"^(?:(\*Not run .+\*)\n\n)?```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+MAX_WORDS, MAX_GUIDE_WORDS = 700, 500
 # In a folder where no code of FILA lies.
 LOAD = """
 import glob, os
@@ -39,19 +42,42 @@ for kind in (AutoModel, AutoProcessor):
 """
 
 
-def run(*arguments, folder=ROOT):
-    result = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stdout
+def find_blocks(page):
+    """The code blocks of a page of docs/ that are run: language and code."""
+    languages = ("python", "bash") if page in GUIDES else ("python",)
+    return [
+        (language, code)
+        for mark, language, code in BLOCK.findall(page.read_text())
+        if language in languages and not mark
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_snippet_runs_as_written(snippet, tmp_path):
-    folder = tmp_path / "clone"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "demo_output"))
-    assert len(snippet.splitlines()) <= 25
-    run("-c", snippet + LOAD if "Trainer" in snippet else snippet, folder=folder)
+def test_blocks_run_as_written(tmp_path):
+    """Those of a page in order, in a copy of the clone. All pages run in one process, for most of the time goes into imports."""
+    pages = {}
+    for page in filter(find_blocks, DOCS):
+        folder = tmp_path / page.stem / "fila"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "demo_output"))
+        pages[str(folder)] = find_blocks(page) + [("python", LOAD)] * (page.stem == "training")
+        assert all(len(code.splitlines()) <= 25 for _, code in pages[str(folder)])
+    assert len(pages) >= 6
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        content = json.dumps(pages).replace("8000", str(free.getsockname()[1]))
+    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, ROOT / "tests" / "run_blocks.py"]
+    result = subprocess.run(command, input=content, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-6000:]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_guides_are_short_and_run_whole(page):
+    text = page.read_text()
+    assert len(BLOCK.sub("", text).split()) <= MAX_GUIDE_WORDS
+    marks, languages, _ = zip(*BLOCK.findall(text))
+    assert text.count("```") == 2 * len(languages) and set(languages) <= {"python", "bash"}
+    assert len(list(filter(None, marks))) == (page.stem == "serving")  # vLLM has an environment of its own
 
 
 def find_commands(text):
@@ -72,7 +98,8 @@ def known_options(script):
     main = importlib.import_module("fila." + script.removesuffix(".py").replace("/", ".")).main
     with redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
         main(["--help"])
-    return set(re.findall(r"--[\w-]+", shown.getvalue().partition("options:")[2]))
+    options = re.split("^options:", shown.getvalue(), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[-1]
+    return set(re.findall(r"--[\w-]+", options))
 
 
 def test_docs_have_commands():
@@ -101,6 +128,14 @@ def test_files_that_the_docs_name_exist():
             r"(?<![\w/.-])(?:recipes|fineprint|tests|conversion|training|evaluation)/[\w./-]+\w", page.read_text()
         ):
             assert (ROOT / name).exists(), (page.name, name)
+
+
+def test_extras_that_the_docs_name_exist():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    for page in PAGES:
+        for extras in re.findall(r"pip install -e \"\.\[([^]]+)\]", page.read_text()):
+            assert set(extras.split(",")) <= set(setup["options.extras_require"]), page
 
 
 def test_every_config_field_is_explained():

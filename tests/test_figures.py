@@ -32,6 +32,10 @@ NAMES = {
     "first_token_ratio": ["time to the first token"],
     "train_ratio": ["time of a training step"],
     "peak_ratio": ["memory of a training step"],
+    "teraflops": ["TFLOP a page"],
+    "states_gib": ["weights and AdamW, GiB"],
+    "step_gib": ["a step with one page, GiB"],
+    "peak_gib": ["GiB in all"],
 }
 NUMBER = r"-?\d+(?:\.\d+)?"
 # A cell of figures: a number, with an interval or a unit or none, perhaps in bold; not a version, a size or words.
@@ -53,12 +57,12 @@ def find_tables(lines):
 
 
 def find_records(content, name=""):
-    """The objects of a JSON document that hold numbers, each with its key, or with the size that a benchmark gives it."""
+    """The objects of a JSON document that hold numbers, each with its `name` or `size`, or else its key."""
     if isinstance(content, list):
         return [record for item in content for record in find_records(item, name)]
     if not isinstance(content, dict):
         return []
-    name = content.get("size", name)
+    name = content.get("name", content.get("size", name))
     return [(name, content)] + [record for key, value in content.items() for record in find_records(value, key)]
 
 

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fila.benchmarks import convert, encode, run_all
 from fila.benchmarks.convert import run as run_and_measure
+from fila.benchmarks.finetune import ATTENTION_FLOPS
 from fila.benchmarks.harness import Median
-from fila.benchmarks.train_memory import peak_bytes
+from fila.benchmarks.train_memory import make_training_batch, make_training_model, peak_bytes
 from fila.benchmarks.train_step import count_flops
 from fila.common.layout import ROOT
 
@@ -163,6 +165,30 @@ def test_canvases_are_compared_with_two_by_two(run_benchmark):
         assert first[name] == 1
         assert second[name] == pytest.approx(second[value] / first[value])
     assert second["peak_ratio"] > 2
+
+
+def test_finetune_counts_what_a_real_step_takes(run_benchmark):
+    full, lora = run_benchmark("finetune")
+    assert (full["name"], lora["name"]) == ("tiny, full", "tiny, LoRA")
+    assert full["trained"] == full["parameters"] and lora["trained"] < lora["parameters"] > full["parameters"]
+    assert full["states_gib"] == pytest.approx(3 * 4 * full["parameters"] / 2**30)
+    assert full["hours"] == pytest.approx(100_000 * full["teraflops"] * 1e12 / 3e14 / 3600)
+
+    model = make_training_model("small", "cpu", torch.float32).train()
+    model.set_training_stage(2)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    inputs = make_training_batch(model.config, 1, (2, 2), 128, "cpu", torch.float32)
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs).loss
+        loss.backward()
+        model.zero_grad()
+
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as flops:
+        step()
+    assert full["teraflops"] * 1e12 == pytest.approx(flops.get_total_flops(), rel=0.01)
+    assert full["step_gib"] * 2**30 == pytest.approx(peak_bytes(step, "cpu"), rel=0.1)
 
 
 def test_convert_measures_the_memory_of_the_command_alone():
