@@ -9,6 +9,7 @@ reading order, filled up with 0; all of it is [`IGNORED`] where there are more c
 import random
 import string
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fila import FilaDataCollator
 from fila.fineprint.layouts.fonts import EXTRA_CHARACTERS, text_width
-from fila.fineprint.layouts.pages import get_canvas, make_page
+from fila.fineprint.layouts.pages import PageOptions, get_canvas, make_page
 
 # Index 0 is for no character.
 CHARACTERS = string.digits + string.ascii_letters + string.punctuation + EXTRA_CHARACTERS
@@ -113,50 +114,62 @@ def crop_page(rng, page, characters, side):
     return page.image.crop((left, top, left + wide, top + high)), characters
 
 
+@dataclass
+class Kind:
+    """A kind of batches of pages.
+
+    Args:
+        size (`int`): `PageOptions.tile_size`, which their sizes follow.
+        is_tiled (`bool`): whether the image processor tiles them.
+        is_cropped (`bool`): whether an encoder, as it is pretrained, sees a part of each page that is about as large as a view.
+        batch_size (`int`): pages of a batch.
+        share (`float`): how often the kind is drawn, relative to others.
+    """
+
+    size: int = 336
+    is_tiled: bool = True
+    is_cropped: bool = False
+    batch_size: int = 4
+    share: float = 1.0
+
+
 class Pages:
     """Batches of pages, each the same whenever it is made.
 
     Args:
         seed (`int`): where all chance comes from.
-        options (`list[PageOptions]`): of pages that are seen in one view, and of those that are tiled.
         processor (`FilaProcessor`): of the model.
-        batch_sizes (`tuple[int, int]`): pages of a batch, in one view and tiled.
-        tiled_share (`float`): of the batches.
+        kinds (`list[dict]`): what a [`Kind`] takes, for each of them.
         max_text (`int`): longest conversation, in tokens beside the visual ones.
         num_scribbles (`int`): how many of the first batches of cells are scribbles.
+        options: of `PageOptions`.
     """
 
-    def __init__(self, seed, options, processor, batch_sizes=(8, 2), tiled_share=0.25, max_text=600, num_scribbles=0):
-        self.seed, self.options, self.batch_sizes = seed, options, batch_sizes
-        self.tiled_share, self.max_text, self.num_scribbles = tiled_share, max_text, num_scribbles
-        self.processors = []
-        for is_tiled in (False, True):
+    def __init__(self, seed, processor, kinds, max_text=600, num_scribbles=0, **options):
+        self.seed, self.max_text, self.num_scribbles = seed, max_text, num_scribbles
+        self.kinds, self.processors = [Kind(**kind) for kind in kinds], []
+        self.options = [PageOptions(tile_size=kind.size, **options) for kind in self.kinds]
+        for kind in self.kinds:
             self.processors.append(copy(processor))
             self.processors[-1].image_processor = copy(processor.image_processor)
-            self.processors[-1].image_processor.do_dynamic_tiling = is_tiled
+            self.processors[-1].image_processor.do_dynamic_tiling = kind.is_tiled
 
-    def draw(self, number, is_large=False):
-        """`tuple`: the pages of a batch, the processor they are for, and a `random.Random`. Pages for one view may be as
-        large as those that are tiled."""
+    def draw(self, number):
+        """`tuple`: the pages of a batch, their [`Kind`], the processor they are for, and a `random.Random`."""
         rng = random.Random(f"{self.seed}/{number}")
-        is_tiled = rng.random() < self.tiled_share
-        rows = range(number * 64, number * 64 + self.batch_sizes[is_tiled])
-        return (
-            [make_page(self.seed, row, self.options[is_tiled or is_large]) for row in rows],
-            self.processors[is_tiled],
-            rng,
-        )
+        (which,) = rng.choices(range(len(self.kinds)), [kind.share for kind in self.kinds])
+        kind, options = self.kinds[which], self.options[which]
+        rows = range(number * 64, number * 64 + kind.batch_size)
+        return [make_page(self.seed, row, options) for row in rows], kind, self.processors[which], rng
 
     def make_images(self, number):
         """`dict` of tensors: the inputs of the vision tower, the `labels` of its visual tokens, and, if nothing is tiled,
-        `fine_labels` of cells of half the size, of shape (pages, rows * columns, SLOTS). Images in one view are, by turns,
-        whole pages and parts of those that are tiled."""
-        is_cropped = number % 4 != 0
-        pages, processor, rng = self.draw(number, is_cropped)
+        `fine_labels` of cells of half the size, of shape (pages, rows * columns, SLOTS)."""
+        pages, kind, processor, rng = self.draw(number)
         image_processor, parts = processor.image_processor, []
         for page in pages:
             parts.append((page.image, locate_characters(page)))
-            if is_cropped and not image_processor.do_dynamic_tiling:
+            if kind.is_cropped:
                 parts[-1] = crop_page(rng, page, parts[-1][1], image_processor.size["height"])
         inputs = image_processor([image for image, _ in parts], return_tensors="pt")
         inputs["labels"] = torch.cat([label_image(image.size, where, image_processor) for image, where in parts])
@@ -169,7 +182,7 @@ class Pages:
 
     def make_conversations(self, number):
         """`dict` of tensors: what a [`FilaDataCollator`] makes of pages and the questions about them."""
-        pages, processor, _ = self.draw(number)
+        pages, _, processor, _ = self.draw(number)
         image_processor = processor.image_processor
         num_tokens = max(image_processor.get_number_of_image_tokens(*page.image.size[::-1]) for page in pages)
         collator = FilaDataCollator(processor, max_length=num_tokens + self.max_text)
@@ -184,13 +197,13 @@ class Pages:
         teach, in short sequences, to look where the next character is.
         """
         if number < self.num_scribbles:
-            rng, processor = random.Random(f"{self.seed}/{number}"), self.processors[False]
+            rng, processor = random.Random(f"{self.seed}/{number}"), self.processors[0]
             side = processor.image_processor.size["height"] // processor.image_processor.patch_size
             num_lines = 1 + number * MAX_LINES // self.num_scribbles
-            scribbles = [scribble(rng, side, num_lines) for _ in range(4 * self.batch_sizes[0])]
+            scribbles = [scribble(rng, side, num_lines) for _ in range(4 * self.kinds[0].batch_size)]
             parts = [(labels, (side, side), make_turns([("Read.", text)])) for labels, text in scribbles]
         else:
-            pages, processor, rng = self.draw(number)
+            pages, _, processor, rng = self.draw(number)
             label = partial(label_image, image_processor=processor.image_processor)
             parts = [
                 (label(page.image.size, locate_characters(page)), page.image.size[::-1], make_messages(page))

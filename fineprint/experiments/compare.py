@@ -31,8 +31,8 @@ from fila.common.files import new_files
 from fila.evaluation.metrics import mean_with_interval
 from fila.fineprint.experiments.cells import locate_characters, place_characters
 from fila.fineprint.experiments.pretrain import EncoderPretraining, train_network
-from fila.fineprint.experiments.train_checkpoint import CheckpointArguments, make_model, make_page_options, make_pages
-from fila.fineprint.layouts.pages import get_canvas, make_page
+from fila.fineprint.experiments.train_checkpoint import CheckpointArguments, make_model, make_pages
+from fila.fineprint.layouts.pages import PageOptions, get_canvas, make_page
 
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
@@ -79,7 +79,7 @@ def read_words(network, processor, options):
     whether it is `read`."""
     image_processor, rows, device = processor.image_processor, [], next(network.parameters()).device
     side, patch_size = image_processor.size["height"], image_processor.patch_size
-    num_cells, page_options = side // patch_size, replace(make_page_options(options)[1], split="test")
+    num_cells, page_options = side // patch_size, PageOptions("test", options.tile_size, assets=options.assets)
     for number in tqdm(range(options.num_pages), unit="page", leave=False):
         page = make_page(options.seed, number, page_options)
         characters, size = locate_characters(page), np.array(page.image.size)

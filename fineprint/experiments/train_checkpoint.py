@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, GenerationConfig
+from transformers import AutoProcessor, GenerationConfig, Trainer
 from transformers.hf_argparser import HfArg
 
 from fila import FilaConfig, FilaForConditionalGeneration
@@ -24,11 +24,16 @@ from fila.common.files import new_files
 from fila.common.layout import ROOT, TEXT_PREFIX, image_grid_pinpoints
 from fila.fineprint.experiments.cells import Pages
 from fila.fineprint.experiments.pretrain import DecoderPretraining, EncoderPretraining, train_network
-from fila.fineprint.layouts.pages import PageOptions
 from fila.training.callbacks import FilaTrainer
 
 PARTS = ("encoder", "decoder", "stage1", "stage2")
 WEIGHTS = "weights.safetensors"  # in float32, of what a part has trained
+
+
+class PageTrainer(FilaTrainer):
+    """A [`FilaTrainer`] for batches without names of samples: pages are drawn, so none is at fault."""
+
+    compute_loss = Trainer.compute_loss
 
 
 @dataclass
@@ -37,7 +42,12 @@ class CheckpointArguments:
 
     output_dir: str = HfArg(help="Folder of the training, new or begun.")
     parts: list[str] = HfArg(default_factory=lambda: list(PARTS), help=f"Which to do: {', '.join(PARTS)}.")
-    model: dict = HfArg(default_factory=dict, help="Changes to the config at the root.")
+    start: str | None = HfArg(default=None, help="FILA to start from; without it, random weights.")
+    model: dict = HfArg(default_factory=dict, help="Changes to the config at the root, of random weights.")
+    canvas_scales: list[int] = HfArg(
+        default_factory=lambda: [1],
+        help="How often as large as the paper's canvases of this tile size canvases may be.",
+    )
     tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels.")
     assets: str | None = HfArg(default=None, help="Fonts and texts from `--pack`; without it, what is installed.")
     seed: int = HfArg(default=0, help="Of the first weights and of the pages.")
@@ -53,34 +63,29 @@ class CheckpointArguments:
 
 
 def make_model(options):
-    """`tuple[FilaForConditionalGeneration, FilaProcessor]`: an untrained FILA in float32, and its processor."""
+    """`tuple[FilaForConditionalGeneration, FilaProcessor]`: the FILA to start from, in float32, and its processor."""
     config, side = FilaConfig.from_pretrained(ROOT).to_dict(), options.tile_size
     config["vision_config"]["image_size"] = side
     for key, value in options.model.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
     torch.manual_seed(options.seed)
-    model = FilaForConditionalGeneration(FilaConfig(**{**config, "dtype": "float32"}))
+    if options.start is None:
+        model = FilaForConditionalGeneration(FilaConfig(**{**config, "dtype": "float32"}))
+    else:
+        model = FilaForConditionalGeneration.from_pretrained(options.start, dtype="float32")
     model.generation_config = GenerationConfig.from_pretrained(ROOT)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
     processor.image_processor.size = {"height": side, "width": side}
-    processor.image_processor.image_grid_pinpoints = image_grid_pinpoints(side)
+    pinpoints = [point for scale in options.canvas_scales for point in image_grid_pinpoints(side * scale)]
+    processor.image_processor.image_grid_pinpoints = pinpoints
     return model, processor
-
-
-def make_page_options(options, max_questions=8, transcribe=True):
-    """`list[PageOptions]`: of pages that are seen in one view, and of those that are tiled."""
-    sizes, settings = (options.tile_size // 2, options.tile_size), {"assets": options.assets}
-    settings |= {"max_questions": max_questions, "transcribe": transcribe}
-    return [PageOptions(tile_size=size, **settings) for size in sizes]
 
 
 def make_pages(options, settings, processor, seed):
     """[`Pages`]: those of a part, whose own options are taken out of its `settings`."""
-    options_of_pages, options_of_batches = (
-        {name: settings.pop(name) for name in names if name in settings}
-        for names in (("max_questions", "transcribe"), ("batch_sizes", "tiled_share", "max_text", "num_scribbles"))
-    )
-    return Pages(seed, make_page_options(options, **options_of_pages), processor, **options_of_batches)
+    names = ("kinds", "max_text", "num_scribbles", "max_questions", "transcribe", "min_text_height")
+    own = {name: settings.pop(name) for name in names if name in settings}
+    return Pages(seed, processor, **{"transcribe": True, "assets": options.assets, **own})
 
 
 def load_parts(model, options, parts):
@@ -105,7 +110,7 @@ def train_part(options, part):
         load_parts(model, options, PARTS[:number])
         model.set_training_stage(number - 1)
         rates = {name: settings.pop(name) for name in ("vision_lr", "fusion_lr") if name in settings}
-        train_network(model, pages.make_conversations, folder, settings, FilaTrainer, **rates)
+        train_network(model, pages.make_conversations, folder, settings, PageTrainer, **rates)
     weights = {name: value for name, value in model.state_dict().items() if is_trained(part, name)}
     with new_files(folder) as new:
         save_file(weights, new / WEIGHTS)
