@@ -1,297 +1,382 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks of text and shapes, which are stacked, put side by side and flowed into pages. All lengths are pixels."""
+"""The kinds of blocks. Each function draws one into a width and a height, or raises `DoesNotFit`."""
 
-import math
-from dataclasses import dataclass, field
+from fila.fineprint.marks import Block, mix
+from fila.fineprint.texts import LABELS, DoesNotFit
 
-from fila.fineprint.sources import DoesNotFit, capital_height, mean_advance, measure
-
-ONE_LINE = ("justified", "leader", "value_first", "inline")  # the ways to put a label and a value beside each other
-GAP = 1.2  # between words that belong to different blocks, in capital heights
-
-
-@dataclass
-class Run:
-    """A piece of text on one line: where its baseline begins, and the (left, top, right, bottom) of its ink."""
-
-    x: float
-    y: float
-    text: str
-    font: str
-    size: float
-    ink: tuple
-    color: tuple | str = "ink"
-    question: str | None = None  # the question that this text answers
-
-    def shift(self, dx, dy):
-        self.x, self.y = self.x + dx, self.y + dy
-        left, top, right, bottom = self.ink
-        self.ink = (left + dx, top + dy, right + dx, bottom + dy)
-
-    @property
-    def box(self):
-        return self.ink
-
-    @property
-    def band(self):
-        """The ink between the baseline and the top of the capitals: without it, nothing can be read."""
-        left, top, right, bottom = self.ink
-        return left, max(top, self.y - self.capital_height), right, min(bottom, self.y)
-
-    @property
-    def capital_height(self):
-        return self.size * capital_height(self.font)
+_COLUMN_KINDS = ("number", "price", "time", "date", "percent", "code", "unit", "decimal", "noun")
+_ROW_KINDS = ("item", "item", "person", "city", "company", "date", "code", "time")
+_NUMERIC = ("number", "price", "percent", "unit", "decimal")
+_LEVELS = ("INFO", "DEBUG", "WARNING", "ERROR", "info", "[ok]", "[fail]", "notice:")
+_AMOUNT_FORMS = ("9.#", "9#", "9#%", "9.#%", "9##", "9###", "9.##")
 
 
-@dataclass
-class Panel:
-    """A filled or outlined rectangle. Its colour is RGB, or a name: ink, paper, shade or bar."""
+def draw_count(rng, low, high, height, pitch):
+    """Draws a number of rows for which there is room.
 
-    x: float
-    y: float
-    width: float
-    height: float
-    color: tuple | str = "ink"
-    outline: float = 0.0  # width of the outline; 0: filled
-
-    @property
-    def box(self):
-        return self.x, self.y, self.x + self.width, self.y + self.height
-
-    def shift(self, dx, dy):
-        self.x, self.y = self.x + dx, self.y + dy
+    Raises:
+        DoesNotFit: there is not even room for `low`.
+    """
+    high = min(high, int(height / pitch))
+    if high < low:
+        raise DoesNotFit
+    return rng.randint(low, high)
 
 
-@dataclass
-class Block:
-    """Marks (runs and panels) in a rectangle whose top left corner is the origin."""
-
-    width: float
-    height: float
-    marks: list = field(default_factory=list)
-
-    def add(self, block, x, y):
-        """Puts another block's marks at a place; they must not be used again."""
-        for mark in block.marks:
-            mark.shift(x, y)
-        self.marks += block.marks
-        return self
-
-
-class Style:
-    """How one document looks, and makers of its smallest blocks: regular and bold font (`fonts`, see `sources.FONTS`), the
-    height of its capitals, the width of the page, and its tightness, from 0, all that looks well, to 1, as little space
-    and text as possible. All chance comes from `rng`, a `random.Random`."""
-
-    def __init__(self, fonts, capital, width, tightness, rng):
-        self.fonts, self.capital, self.tightness, self.rng = fonts, capital, tightness, rng
-        self.widest = width  # of what is laid out now: the page or one of its columns
-        self.pitch = capital * self.tighten(rng.uniform(1.7, 2.4), 1.55)
-        self.rule_width = max(1.0, capital * rng.uniform(0.08, 0.14))
-
-    @property
-    def character(self):
-        """Mean width of a character, in pixels."""
-        return self.capital / capital_height(self.fonts[0]) * mean_advance(self.fonts[0])
-
-    def tighten(self, value, tightest):
-        """A value between itself and its tightest form."""
-        return value + (tightest - value) * self.tightness
-
-    def text(self, text, question=None, bold=False, scale=1.0, color="ink"):
-        """A block of one run, as high as a line; with a question, the run is its answer."""
-        source = self.fonts[bold]
-        size = math.ceil(self.capital * scale / capital_height(source) * 4) / 4
-        left, top, right, bottom = measure(source, size, text)
-        y = (self.pitch * scale + self.capital * scale) / 2
-        run = Run(0, y, text, source, size, (left, y + top, right, y + bottom), color, question)
-        return Block(right, self.pitch * scale, [run])
-
-    def rule(self, width, dashed=False):
-        """A horizontal line."""
-        dash = self.capital * 0.7 if dashed else width
-        xs = [step * 2 * dash for step in range(int(width / dash / 2))] if dashed else [0]
-        marks = [Panel(x, self.pitch * 0.3, dash, self.rule_width) for x in xs]
-        return Block(width, self.pitch * 0.6, marks)
-
-    def text_at_most(self, width, text, question=None, bold=False, scale=1.0):
-        """The same, but of ordinary size where it would be wider than this."""
-        block = self.text(text, question, bold, scale)
-        return block if block.width <= width or scale <= 1 else self.text(text, question, bold)
-
-    def title(self, text, scale):
-        """A title, which is broken into lines where the page or column is too narrow."""
-        block = self.text(text, bold=True, scale=scale)
-        if block.width <= self.widest:
-            return block
-        return paragraph(self, [self.text(word, bold=True) for word in text.split()], self.widest)
-
-    def labelled(self, label, value):
-        """A label and its value on one line, or, where it is too short, the value alone."""
-        label, gap = self.text(label), self.capital * 0.9
-        return beside([label, value], gap) if label.width + gap + value.width <= self.widest else value
-
-
-def stack(blocks, gap=0.0, align=0.0, width=0.0):
-    """Blocks under each other, the top one first; `align` 0 is left, 1 is right."""
-    width = max([width] + [block.width for block in blocks])
-    out, y = Block(width, 0), 0
-    for block in blocks:
-        out.add(block, (width - block.width) * align, y)
-        y += block.height + gap
-    out.height = y - gap if blocks else 0
-    return out
-
-
-def beside(blocks, gap):
-    """Blocks beside each other, the left one first."""
-    out, x = Block(0, max(block.height for block in blocks)), 0
-    for block in blocks:
-        out.add(block, x, (out.height - block.height) / 2)
-        x += block.width + gap
-    out.width = x - gap
-    return out
-
-
-def pairs(style, rows, how, width):
-    """Rows of (label, value), two blocks each: "justified", "leader" (dots between), "value_first", "inline", "stacked"
-    (value below), "boxed" (in a frame below) or "underlined" (on a line below). Where a line is too short for both, the
-    value is below the label, at the right or indented, or above it if it comes first."""
-    gap = style.capital * GAP
-    if how in ("justified", "leader"):
-        naturals = [label.width + gap + value.width for label, value in rows]
-        width = max(width, *(natural for natural in naturals if natural <= style.widest), 0)
-    lines = []
-    for label, value in rows:
-        if how in ONE_LINE and label.width + gap + value.width > style.widest:
-            first, second = (value, label) if how == "value_first" else (label, value)
-            line = Block(max(width, first.width, second.width), first.height + second.height)
-            indent = min(gap, style.widest - second.width) if how in ("inline", "value_first") else math.inf
-            line.add(first, 0, 0).add(second, max(0, min(indent, line.width - second.width)), first.height)
-            lines.append(line)
-        elif how in ("justified", "leader", "value_first"):
-            left, right = (value, label) if how == "value_first" else (label, value)
-            natural = left.width + gap + right.width
-            line = Block(max(width, natural), max(left.height, right.height))
-            dots = int((line.width - natural - gap) / style.text(". ").width) if how == "leader" else 0
-            if dots > 0:
-                dotted = style.text(". " * dots)
-                line.add(dotted, line.width - right.width - gap / 2 - dotted.width, line.height - dotted.height)
-            line.add(left, 0, line.height - left.height)
-            x = max(left.width + gap, width * 0.35) if how == "value_first" else line.width - right.width
-            line.width = max(line.width, x + right.width)
-            lines.append(line.add(right, x, line.height - right.height))
-        elif how == "inline":
-            lines.append(beside([label, value], gap * 0.8))
+def entries(page, style, width, height):
+    """Keys and values, or goods and prices: the value beside, below, above, or far from its key."""
+    rng, for_sale = page.rng, page.rng.random() < 0.45
+    block = Block("price list" if for_sale else "list of details")
+    look = rng.choice(["after", "columns", "right", "leader", *([] if for_sale else ["above", "below"])])
+    stacked, colon = look in ("above", "below"), "" if for_sale else rng.choice([":", ":", "", " :"])
+    pitch, rows = style.pitch * (2.3 if stacked else 1), []
+    key_face, color = (style.body, style.ink) if for_sale else (style.strong, rng.choice([style.ink, style.accent]))
+    for _ in range(draw_count(rng, 2 if for_sale else 1, 10, height, pitch)):
+        kind = "price" if for_sale else rng.choice(list(LABELS))
+        room = width - style.pad * 2 if stacked else width * (0.55 if for_sale else 0.4)
+        key = page.draw("item", style, room, key_face) if for_sale else page.label(kind, style, room, key_face)
+        rows.append((key, page.draw(kind, style, width if stacked else width * 0.9 - room, style.body)))
+    column = style.widest((key + colon for key, _ in rows), key_face) + style.pad
+    for number, (key, value) in enumerate(rows):
+        y, step = (number + 0.5) * pitch, style.pitch * 0.52
+        if stacked:
+            first, second = (y - step, y + step) if look == "above" else (y + step, y - step)
+            label = block.write(style, key, 0, first, key_face, color)
+            text = block.write(style, value, 0, second, style.body)
+            block.lines[-2:] = sorted(block.lines[-2:], key=lambda line: line[0].y)
         else:
-            pad = style.capital * (0.6 if how == "boxed" else 0.2)
-            frame = Block(max(width, value.width + 2 * pad), value.height + pad)
-            if how == "boxed":
-                frame.marks.append(Panel(0, 0, frame.width, frame.height, outline=style.rule_width))
-            elif how == "underlined":
-                frame.marks.append(Panel(0, frame.height - style.rule_width, frame.width, style.rule_width))
-            frame.add(value, pad, pad / 2)
-            lines.append(stack([label, frame], style.capital * 0.2))
-    return stack(lines, style.capital * (0.6 if how in ("stacked", "boxed", "underlined") else 0.0))
+            label = block.write(style, key + colon, 0, y, key_face, color)
+            end, align = label.end + style.pad / 2, look in ("right", "leader")
+            x = 0 if align else column if look == "columns" else end
+            text = block.write(style, value, x, y, style.body, align=align, room=width, new_line=False)
+            if text.end > width or text.x < end - 1:
+                raise DoesNotFit
+            while look == "leader" and end + style.pad < text.x:
+                block.bar(
+                    end, label.y - max(1, style.capital / 8), end + max(1, style.capital / 8), label.y, style.line
+                )
+                end += style.capital * 0.7
+        block.ask("price" if for_sale else "value", [text], key=key)
+        block.ask("key", [label], key, value=value)
+    block.width, block.height = width, len(rows) * pitch
+    if for_sale:
+        labels = [fact.marks[0] for fact in block.facts[1::2]]
+        amounts = [int("".join(filter(str.isdigit, value))) for _, value in rows]
+        block.ask_extremes(amounts, labels, "cheapest item", "most expensive item")
+        block.ask_places(labels, "items")
+    return block
 
 
-def _measure_columns(style, rows):
-    """Space beside the cells of a grid, and the least widths of its columns."""
-    pad = style.capital * style.tighten(0.8, 0.35)
-    return pad, [max(row[index].width for row in rows) + 2 * pad for index in range(len(rows[0]))]
+def _draw_columns(page, style, width, count):
+    """Columns of a table of so many rows, as (kind, width, texts), as many as there is room for; and how much is left."""
+    rng, columns, left = page.rng, [], width
+    same = rng.choice(_COLUMN_KINDS) if rng.random() < 0.4 else None
+    for number in range(rng.randint(2, 7)):
+        kind = same or rng.choice(_COLUMN_KINDS) if number else rng.choice(_ROW_KINDS)
+        room = min(left - 2 * style.pad, width * (0.3 if number else 0.5))
+        try:
+            cells = [page.label(kind, style, room, style.strong)]
+            cells += [page.draw(kind, style, room, style.body) for _ in range(count - 1)]
+        except DoesNotFit:
+            break
+        widest = max(style.width(cells[0], style.strong), style.widest(cells[1:], style.body)) + 2 * style.pad
+        columns.append((kind, widest, cells))
+        left -= widest
+    if len(columns) < 2:
+        raise DoesNotFit
+    return columns, left
 
 
-def grid(style, rows, look, width, right_from=1):
-    """Rows of cells, the first row the head: "frame" (all lines), "rules" (a line below each row), "head" (one line below
-    the head), "stripes" (every other row shaded) or "plain". Columns from `right_from` on are aligned on the right."""
-    pad, columns = _measure_columns(style, rows)
-    slack = max(0.0, width - sum(columns)) / len(columns)
-    columns = [column + slack for column in columns]
-    row_height = style.pitch * (1.25 if look in ("frame", "rules") else 1.1)
-    out = Block(sum(columns), row_height * len(rows))
-    for number, row in enumerate(rows):
-        y, x = number * row_height, 0
-        if look == "stripes" and number % 2:
-            out.marks.append(Panel(0, y, out.width, row_height, color="shade"))
-        for index, (cell, column) in enumerate(zip(row, columns)):
-            offset = column - pad - cell.width if index >= right_from else pad
-            out.add(cell, x + offset, y + (row_height - cell.height) / 2)
-            x += column
-        if look in ("frame", "rules") or (look == "head" and number == 0):
-            out.marks.append(Panel(0, y + row_height - style.rule_width, out.width, style.rule_width))
+def table(page, style, width, height):
+    """Rows and columns, with or without rules, stripes, a colored head."""
+    rng, block, pitch = page.rng, Block("table"), style.pitch * page.rng.uniform(1, 1.3)
+    count = draw_count(rng, 3, 12, height - style.rule, pitch)
+    columns, left = _draw_columns(page, style, width, count)
+    slack = left / len(columns) * rng.choice([0, 0.3, 1])
+    block.width, block.height = width - left + slack * len(columns), pitch * count + style.rule
+    look, is_filled = rng.choice(["frame", "rules", "head", "stripes", "none"]), rng.random() < 0.3
+    head_paper = mix(style.paper, style.accent, rng.uniform(0.15, 0.9)) if is_filled else style.paper
+    head_ink = page.ink_on(head_paper) if is_filled else rng.choice([style.ink, style.accent])
+    numbers, others = rng.choice([(1, 0), (0, 0), (0.5, 0.5), (1, 0.5)])  # how cells are aligned
+    for row in range(count):
+        x, y = 0, row * pitch
+        block.bar(0, y, block.width, y + pitch, style.shade if look == "stripes" and row % 2 else style.paper)
+        if row == 0:
+            block.bar(0, y, block.width, y + pitch, head_paper)
+        for number, (kind, column, cells) in enumerate(columns):
+            align = (numbers if kind in _NUMERIC else others) if number else 0
+            face, color = (style.body, style.ink) if row else (style.strong, head_ink)
+            room = column + slack - 2 * style.pad
+            block.write(style, cells[row], x + style.pad, y + pitch / 2, face, color, align, room, new_line=not number)
+            x += column + slack
+            if look == "frame":
+                block.bar(x - style.rule, y, x, y + pitch, style.line)
+        if look in ("frame", "rules") or look == "head" and row == 0:
+            block.bar(0, y + pitch, block.width, y + pitch + style.rule, style.line)
     if look == "frame":
-        out.marks.append(Panel(0, 0, out.width, style.rule_width))
-        for x in [sum(columns[:count]) for count in range(len(columns) + 1)]:
-            out.marks.append(Panel(min(x, out.width - style.rule_width), 0, style.rule_width, out.height))
-    return out
+        block.bar(0, 0, block.width, style.rule, style.line)
+        block.bar(0, 0, style.rule, block.height, style.line)
+    head, *rows = block.lines
+    for kind in ("cell", "row") * 4:
+        row, column = rng.choice(rows), rng.randrange(1, len(head))
+        value, name = row[column], head[column].text
+        if kind == "cell":
+            block.ask("cell", [value], row=row[0].text, column=name)
+        else:
+            block.ask("row", [row[0]], value=value.text, column=name, row=head[0].text)
+    block.ask_count(count - 1, "rows below the head")
+    block.ask_count(len(head), "columns")
+    return block
 
 
-def ledger(style, head, rows, look, width):
-    """A grid of two columns, whose rows become pairs where the page is too narrow."""
-    cells = [[style.text(name, bold=True) for name in head], *rows]
-    if sum(_measure_columns(style, cells)[1]) <= style.widest:
-        return grid(style, cells, look, width)
-    return pairs(style, rows, "justified", width)
-
-
-def paragraph(style, pieces, width):
-    """Text that is broken into lines; a piece is a string, or a block that is not broken."""
-    words = []
-    for piece in pieces:
-        words += [style.text(word) for word in piece.split()] if isinstance(piece, str) else [piece]
-    space = style.capital * 0.55
-    width = style.tighten(width, style.widest)
-    lines, line, used = [], [], 0.0
-    for word in words:
-        if line and used + word.width > width:
-            lines.append(beside(line, space))
-            line, used = [], 0.0
-        line.append(word)
-        used += word.width + space
-    return stack([*lines, beside(line, space)])
-
-
-def flow(style, sections, width, height):
-    """Flows sections into as few columns as hold them, or raises `DoesNotFit`. A section is called for each column that is
-    tried: it gets the width that it should fill and returns a block, which may be wider, up to `style.widest`."""
-    gutter = style.capital * style.rng.uniform(2, 4)
-    gap = style.pitch * style.tighten(style.rng.uniform(0.3, 0.9), 0.15)
-    fill = style.rng.uniform(0.35, 0.97)
-    for count in range(1, 5):
-        # Not equal, or the middle of a full page would never be crossed by text.
-        shares = [style.rng.uniform(1, 1.7) for _ in range(count)]
-        widths = [(width - (count - 1) * gutter) * share / sum(shares) for share in shares]
-        if columns := _fill_columns(style, sections, widths, height, fill, gap):
-            columns = [stack(blocks, gap) for blocks in columns]
-            out = Block(0, max(column.height for column in columns))
-            for column in columns:
-                left = out.width + gutter if out.width else 0
-                out.add(column, left, 0)
-                out.width = left + column.width
-            return out
+def _break_lines(page, style, room, count):
+    """So many lines of running text, as lists of words."""
+    lines = [[]]
+    for _ in range(count * 20):  # ends, whatever the words are
+        for word in page.sentence(style).split():
+            if style.width(word, style.body) > room:
+                continue
+            if style.width(" ".join([*lines[-1], word]), style.body) > room:
+                lines.append([])
+            lines[-1].append(word)
+        if len(lines) > count:
+            return lines[:count]
     raise DoesNotFit
 
 
-def _fill_columns(style, sections, widths, height, fill, gap):
-    """Lists of blocks, one for each column that is needed, or `None`."""
-    columns, used = [[]], 0.0
-    for section in sections:
-        while True:
-            style.widest = widths[len(columns) - 1]
-            block = section(style.widest * fill)
-            if block.width <= style.widest and used + block.height <= height:
-                columns[-1].append(block)
-                used += block.height + gap
-                break
-            if not columns[-1] or len(columns) == len(widths):
-                return None
-            columns.append([])
-            used = 0.0
-    return columns
+def paragraph(page, style, width, height):
+    """Running text in one to three columns, with any alignment."""
+    rng, block, gutter = page.rng, Block("paragraph", in_order=True), style.capital * 2.5
+    across = min(rng.choice([1, 1, 1, 2, 3]), max(1, int(width / style.capital / 14)))
+    room = (width - gutter * (across - 1)) / across
+    count, align = draw_count(rng, 1, 16, height, style.pitch), rng.choice([0, 0, 0, 0.5, 1, "justified"])
+    for number, words in enumerate(_break_lines(page, style, room, count * across)):
+        x, middle, parts = number // count * (room + gutter), (number % count + 0.5) * style.pitch, [" ".join(words)]
+        if align == "justified" and len(words) > 1:
+            parts = words
+            gap = (room - sum(style.width(word, style.body) for word in words)) / (len(words) - 1)
+        for part in parts:
+            line_align = align if len(parts) == 1 and align != "justified" else 0
+            text = block.write(style, part, x, middle, style.body, None, line_align, room, new_line=part is parts[0])
+            x = text.end + gap if part is not parts[-1] else x
+    block.width, block.height = width, count * style.pitch
+    block.ask_count(len(block.lines), "lines")
+    return block
 
 
-def count_lines(style, width, height):
-    """Lines of text that a page of this size holds, in columns if it is wide."""
-    num_columns = 1 if style.rng.random() < style.tightness else max(1, round(width / height))
-    return int(height / style.pitch * style.tighten(1, 0.6)) * num_columns
+def sequence(page, style, width, height):
+    """A list with dots, rings, signs or numbers."""
+    rng, block = page.rng, Block("list", in_order=True)
+    look = rng.choice(["dot", "square", "ring", "-", "–", "1.", "1)", "(1)", "a)", "A.", "*", ""])
+    kind = rng.choice(["item", "item", "phrase", "person", "city", "job", "path", "url", "company"])
+    indent = max(style.capital * rng.uniform(2.5, 3.5), style.width("(10) ", style.body)) if look else 0
+    items, radius = [], style.capital * 0.22
+    for number in range(draw_count(rng, 2, 10, height, style.pitch)):
+        middle, is_drawn = (number + 0.5) * style.pitch, look in ("dot", "square", "ring", "")
+        if not is_drawn:
+            sign = look.translate(
+                {ord("1"): str(number + 1), ord("a"): "abcdefghij"[number], ord("A"): "ABCDEFGHIJ"[number]}
+            )
+            block.write(style, sign, style.capital * 0.3, middle, style.body, style.accent)
+        elif look:
+            points = [style.capital - radius, middle - radius, style.capital + radius, middle + radius]
+            fill = None if look == "ring" else style.accent
+            block.shape("rectangle" if look == "square" else "ellipse", points, fill=fill, outline=style.accent)
+        text = page.draw(kind, style, width - indent - 1, style.body)
+        items.append(block.write(style, text, indent, middle, style.body, new_line=is_drawn))
+    block.width, block.height = width, len(items) * style.pitch
+    block.ask_places(items, "items")
+    return block
+
+
+def form(page, style, width, height):
+    """Boxes of which some are checked, before or after what they stand for."""
+    rng, block, num_checked = page.rng, Block("form", in_order=True), 0
+    method, is_cross, is_after = rng.choice(["rectangle", "ellipse"]), rng.random() < 0.6, rng.random() < 0.25
+    radius, thick = style.capital * rng.uniform(0.55, 0.75), max(1, round(style.capital / 7))
+    for number in range(draw_count(rng, 2, 10, height, style.pitch)):
+        x, y = width - radius - style.pad if is_after else style.capital, (number + 0.5) * style.pitch
+        text = page.draw("item", style, width - style.capital * 3.5, style.body)
+        label = block.write(style, text, 0 if is_after else style.capital * 2.5, y, style.body)
+        points = [x - radius, y - radius, x + radius, y + radius]
+        box, is_checked, r = (
+            block.shape(method, points, outline=style.ink, width=thick),
+            rng.random() < 0.5,
+            radius * 0.6,
+        )
+        if is_checked and is_cross:
+            block.shape("line", [x - r, y - r, x + r, y + r], fill=style.ink, width=thick)
+            block.shape("line", [x - r, y + r, x + r, y - r], fill=style.ink, width=thick)
+        elif is_checked:
+            block.shape(method, [x - r, y - r, x + r, y + r], fill=style.ink)
+        block.ask("checked", [label, box], "yes" if is_checked else "no", key=text)
+        num_checked += is_checked
+    block.width, block.height = width, len(block.lines) * style.pitch
+    block.ask_count(num_checked, "checked boxes")
+    return block
+
+
+def chart(page, style, width, height):
+    """Upright or lying bars, or a line, with labels and values."""
+    rng, block, look = page.rng, Block("chart"), page.rng.choice(["bars", "line", "lying"])
+    page.texts.forms["amount"] = [rng.choice(_AMOUNT_FORMS)]
+    if look == "lying":
+        count, kind, rooms = draw_count(rng, 3, 8, height, style.pitch), "item", (width * 0.35, width * 0.2)
+        height = count * style.pitch
+    else:
+        height = min(height, style.pitch * rng.uniform(7, 14), width)
+        count, kind = draw_count(rng, 3, 8, width, style.capital * 5), rng.choice(["noun", "city", "time", "number"])
+        rooms = [width / count * 0.92] * 2
+        if height < style.pitch * 5:
+            raise DoesNotFit
+    rows = [(page.draw(kind, style, rooms[0]), page.draw("amount", style, rooms[1])) for _ in range(count)]
+    amounts = [float(value.rstrip("%")) for _, value in rows]
+    draw = _draw_lying if look == "lying" else _draw_upright
+    draw(page, style, block, width, height, rows, [amount / max(amounts) for amount in amounts], look)
+    block.width, block.height = width, height
+    for label, value in block.lines:
+        block.ask("chart", [value], key=label.text)
+    block.ask_extremes(amounts, [label for label, _ in block.lines], "lowest value", "highest value")
+    block.ask_count(count, "values")
+    return block
+
+
+def _draw_upright(page, style, block, width, height, rows, shares, look):
+    slot, floor, r = width / len(rows), height - style.pitch, style.capital / 3
+    points = [((n + 0.5) * slot, floor - share * (floor - style.pitch * 1.1)) for n, share in enumerate(shares)]
+    if look == "line":
+        flat = [value for point in points for value in point]
+        block.shape("line", flat, fill=style.accent, width=max(1, round(style.capital / 5)))
+    half, several = slot * page.rng.uniform(0.15, 0.4), page.rng.random() < 0.3
+    for (label, value), (x, top) in zip(rows, points):
+        if look == "bars":
+            block.bar(x - half, top, x + half, floor, page.fill_on(style) if several else style.accent)
+        else:
+            room, y = style.width(value) / 2 + 2, top - style.pitch / 2
+            block.shape("ellipse", [x - r, top - r, x + r, top + r], fill=style.accent)
+            block.bar(x - room, y - r * 2, x + room, y + r * 2, style.paper)  # under the value
+        block.write(style, label, x - slot / 2, height - style.pitch * 0.4, align=0.5, room=slot)
+        block.write(style, value, x - slot / 2, top - style.pitch / 2, align=0.5, room=slot, new_line=False)
+    block.bar(0, floor, width, floor + style.rule, style.line)
+
+
+def _draw_lying(page, style, block, width, height, rows, shares, look):
+    left = style.widest(label for label, _ in rows) + style.pad
+    room, thick = width * 0.78 - left - style.pad, style.pitch * page.rng.uniform(0.2, 0.38)
+    for number, ((label, value), share) in enumerate(zip(rows, shares)):
+        middle, end = (number + 0.5) * style.pitch, left + max(1, room * share)
+        block.bar(left, middle - thick, end, middle + thick, style.accent)
+        block.write(style, label, 0, middle, align=1, room=left - style.pad)
+        block.write(style, value, end + style.pad / 2, middle, new_line=False)
+
+
+def code(page, style, width, height):
+    """Lines of a program, or what a terminal shows."""
+    rng, texts, style = page.rng, page.texts, page.mono(style)
+    block = Block(rng.choice(["code", "terminal", "terminal"]), in_order=True)
+    count = draw_count(rng, 2, 16, height, style.pitch)
+    if block.noun == "code":
+        start = rng.randrange(len(texts.pools["listing"]))
+        lines = texts.pools["listing"][start : start + count]
+        outer = min(len(line) - len(line.lstrip()) for line in lines)
+        lines = [line[outer:] for line in lines]
+    else:
+        prompt = rng.choice(["$ ", "> ", "user@host:~$ "])
+        starts = [
+            f"{texts.draw('time')} {rng.choice(_LEVELS)} " if rng.random() < 0.6 else prompt for _ in range(count)
+        ]
+        lines = [start + texts.draw("path" if start == prompt else "phrase") for start in starts]
+    lines = [line for line in lines if style.width(line) <= width]
+    if len(lines) < 2:
+        raise DoesNotFit
+    for number, line in enumerate(lines):
+        text = line.lstrip()
+        block.write(style, text, style.width(" ") * (len(line) - len(text)), (number + 0.5) * style.pitch)
+    block.width, block.height = width, len(lines) * style.pitch
+    block.ask_count(len(lines), "lines")
+    return block
+
+
+def sign(page, style, width, height):
+    """A few large lines in a frame, as on labels and signs; or small ones without, as in an address."""
+    rng, is_address = page.rng, page.rng.random() < 0.4
+    kinds = ["words", "noun", "number", "code", "price", "city", "company", "time", "phrase", "percent", "unit"]
+    address = ["person", "company", "street", "city", "phone", "email", "url", "date"]
+    kinds = address[rng.randrange(3) :] if is_address else rng.choices(kinds, k=rng.randint(1, 5))
+    block = Block("address" if is_address else rng.choice(["sign", "label"]), in_order=True)
+    border = 0 if is_address else style.pad * 2
+    fill = page.fill_on(style) if not is_address and rng.random() < 0.6 else style.paper
+    ink, rows, y = page.ink_on(fill), [], border
+    for kind in kinds:
+        larger = style if is_address else style.scaled(rng.choice([1, 1.5, 2, 3, 4]))
+        if y + larger.pitch + border > height:
+            break
+        rows.append((larger, page.draw(kind, larger, width - 2 * border, larger.strong), y + larger.pitch / 2))
+        y += larger.pitch
+    if not rows:
+        raise DoesNotFit
+    widest = max(larger.width(text, larger.strong) for larger, text, _ in rows)
+    block.width, block.height = min(width, (widest + 2 * border) * rng.uniform(1, 1.4)), y + border
+    if not is_address:
+        look = {"fill": fill, "outline": rng.choice([ink, ink, fill]), "width": style.rule * 2}
+        points = [0, 0, block.width - 1, block.height - 1]
+        block.shape("rounded_rectangle", points, radius=round(rng.choice([0, style.pad])), **look)
+    align = rng.choice([0, 0, 0.5, 1]) if is_address else rng.choice([0.5, 0.5, 0])
+    for larger, text, middle in rows:
+        block.write(larger, text, border, middle, larger.strong, ink, align, block.width - 2 * border)
+    return block
+
+
+def buttons(page, style, width, height):
+    """Names of links or tabs side by side, with or without boxes."""
+    rng, block, tall, texts, x = page.rng, Block("row of buttons"), style.pitch * 1.4, [], 0
+    fill, outline = rng.choice([style.paper, style.shade, style.accent]), rng.choice([style.line, None])
+    ink, radius = page.ink_on(fill), round(style.pad * rng.choice([0, 0.8]))
+    for _ in range(rng.randint(3, 6)):
+        try:
+            text = page.draw("noun", style, width - x - 2 * style.pad, style.strong)
+        except DoesNotFit:
+            break
+        end = x + style.width(text, style.strong) + 2 * style.pad
+        block.shape("rounded_rectangle", [x, 0, end, tall - 1], radius=radius, fill=fill, outline=outline)
+        texts.append(block.write(style, text, x + style.pad, tall / 2, style.strong, ink, new_line=not texts))
+        x = end + style.pad
+    if len(texts) < 2:
+        raise DoesNotFit
+    block.width, block.height = x - style.pad, tall
+    block.ask_places(texts, "buttons")
+    return block
+
+
+def heading(page, style, width, height, noun="heading"):
+    """A larger text, which may stand on a bar or over a rule."""
+    rng, larger = page.rng, style.scaled(page.rng.choice([1, 1.2, 1.5, 2, 2.6]))
+    block = Block(noun, width, larger.pitch + style.pad / 2)
+    paper = rng.choice([style.paper] * 4 + [style.accent, style.shade])
+    pad, ink = (style.pad, page.ink_on(paper)) if paper != style.paper else (0, rng.choice([style.ink, style.accent]))
+    if pad:
+        block.bar(0, 0, width, larger.pitch, paper)
+    elif rng.random() < 0.25:
+        block.bar(0, larger.pitch, width, larger.pitch + style.rule, style.accent)
+    text = page.draw("words", larger, width - 2 * pad, larger.strong)
+    align = rng.choice([0, 0, 0, 0.5, 1])
+    block.write(larger, text, pad, larger.pitch / 2, larger.strong, ink, align, width - 2 * pad)
+    return block
+
+
+def margin(page, style, width, height, noun):
+    """The line at the top or the foot of a page, or a caption: one to three short texts."""
+    rng, block = page.rng, Block(noun, width, style.pitch)
+    aligns = rng.choice([[0], [0.5], [1], [0, 1], [0, 0.5, 1]])
+    for align in aligns:
+        kind = rng.choice(["page", "date", "company", "url", "code", "phrase", "version", "person"])
+        text = page.draw(kind, style, width / len(aligns) - style.pad)
+        block.write(style, text, 0, style.pitch / 2, align=align, room=width, new_line=not block.lines)
+    if rng.random() < 0.4:
+        y = style.pitch - 1 if noun == "header" else 0
+        block.bar(0, y, width, y + style.rule, style.line)
+    return block
+
+
+BLOCKS = (entries, entries, table, table, paragraph, sequence, form, chart, code, sign, buttons)

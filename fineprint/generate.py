@@ -1,74 +1,168 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the fine-print benchmark: documents with small text, and questions about values that must be read.
+"""Makes the fine-print benchmark: pages with small text, and questions about what stands where.
 
     python fineprint/generate.py --output_dir build/fineprint --num_train 20000 --num_proc 16
-    python fineprint/generate.py --output_dir build/signs --kinds sign receipt --num_train 1000
+    python fineprint/generate.py --output_dir build/preview --preview 24
+    python fineprint/generate.py --output_dir build/pack --pack
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides.
 
-The folder can be given to `datasets.load_dataset`: splits train, validation and test in chat format, of which train has
-one to `max_questions` questions for each image (with `--transcribe` and all text of the page last), the others one.
-Answers that a cut between tiles merely touches are not asked about. Sample i depends on the seed, the split and i alone.
+The first command's folder can be given to `datasets.load_dataset`: splits train, validation and test in chat format, of which
+train has all questions about a page in one conversation, the others one. Row i depends on the seed, the split and i alone,
+and on the fonts and the versions of Faker, wonderwords and Python that are installed. A pack fixes those: with
+`--assets build/pack` pages are the same everywhere.
 """
 
+import io
+import textwrap
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from datasets import Dataset
+import yaml
+from datasets import Dataset, Features, Image, List, Value
+from matplotlib.figure import Figure
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.files import new_folder
-from fila.fineprint.card import draw_gallery, make_card
-from fila.fineprint.drawing import FEATURES, make_sample
-from fila.fineprint.pages import Options
-from fila.fineprint.sources import SPLITS
+from fila.fineprint.fonts import SPLITS, pack_fonts
+from fila.fineprint.pages import PageOptions, make_page
+from fila.fineprint.texts import pack_texts
+from fila.fineprint.tiles import Canvas
 
 ROWS_PER_FILE = 1000
+FEATURES = Features(
+    {
+        "images": List(Image()),
+        "messages": List(
+            {"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}
+        ),
+        "answers": List(Value("string")),
+        "kind": Value("string"),
+        "position": Value("string"),
+        "text_height": Value("float32"),
+        "box": List(Value("float32"), length=8),
+        "grid": List(Value("int32"), length=2),
+    }
+)
 
 
-def draw_split(options, split, folder):
-    """`Dataset`: the samples of a split, in a file of the folder."""
-    indices = Dataset.from_dict({"index": range(getattr(options, f"num_{split}"))})
-    return indices.map(
-        partial(make_sample, options, split),
-        input_columns="index",
-        remove_columns="index",
+@dataclass
+class Options(PageOptions):
+    """What is made, and where it is written."""
+
+    split: str = field(default="test", metadata={"help": "Split whose pages --preview shows."})
+    output_dir: str = field(default="build/fineprint", metadata={"help": "Folder to make."})
+    num_train: int = field(default=20000, metadata={"help": "Pages for training."})
+    num_validation: int = field(default=500, metadata={"help": "Pages, and questions, for validation."})
+    num_test: int = field(default=2000, metadata={"help": "Pages, and questions, for the test."})
+    seed: int = field(default=0, metadata={"help": "Where all chance comes from."})
+    num_proc: int = field(default=1, metadata={"help": "Processes that draw."})
+    preview: int = field(default=0, metadata={"help": "Only draw so many pages, with questions, into preview.png."})
+    pack: bool = field(default=False, metadata={"help": "Only write fonts and texts, for machines that lack them."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in {**{f"num_{split}": 0 for split in SPLITS}, "preview": 0, "num_proc": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be {least} or more.")
+        if not any(getattr(self, f"num_{split}") for split in SPLITS):
+            raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to make.")
+
+
+def make_row(options, split, row):
+    """`dict`: a row with the columns of `FEATURES`, which fineprint/README.md explains: a page and all questions about it in
+    train, one of them in validation and test. There, one whose answer a cut merely touches is taken only if there is no other.
+    """
+    image, samples, _ = make_page(options.seed, row, replace(options, split=split))
+    canvas = Canvas(image.size[::-1], options.tile_size)
+    if split != "train":
+        samples = [next((sample for sample in samples if canvas.locate(sample.box)), samples[0])]
+    messages = []
+    for sample in samples:
+        messages.append({"role": "user", "content": [{"type": "text", "text": sample.question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": sample.answer}]})
+    messages[0]["content"].insert(0, {"type": "image", "text": None})
+    file, first = io.BytesIO(), samples[0]
+    image.save(file, "JPEG", quality=92)
+    return {
+        "images": [{"bytes": file.getvalue(), "path": None}],
+        "messages": messages,
+        "answers": [first.answer],
+        "kind": first.kind,
+        "position": canvas.locate(first.box),
+        "text_height": first.text_height * canvas.scale[1],
+        "box": first.box.flatten().tolist(),
+        "grid": list(canvas.grid),
+    }
+
+
+def write_split(options, split, folder):
+    """Writes the rows of a split as parquet files into the folder `data`."""
+    dataset = Dataset.from_dict({"row": range(getattr(options, f"num_{split}"))}).map(
+        partial(make_row, options, split),
+        input_columns="row",
+        remove_columns="row",
         features=FEATURES,
-        cache_file_name=str(folder / f"{split}.arrow"),
+        cache_file_name=str(folder.parent / f"{split}.arrow"),
         num_proc=options.num_proc if options.num_proc > 1 else None,
         desc=split,
     )
+    count = -(-len(dataset) // ROWS_PER_FILE)
+    for index in range(count):
+        path = folder / "data" / f"{split}-{index:05}-of-{count:05}.parquet"
+        dataset.shard(count, index).to_parquet(path)
 
 
-def write(options):
-    """Makes the benchmark: the output folder is complete or absent.
-
-    Raises:
-        UserError: the folder exists or cannot be written, a layout does not fit, or a package is missing.
-    """
-    output = Path(options.output_dir)
-    if output.exists():
-        raise UserError(f"--output_dir {output} exists already. Choose another one, or remove it.")
-    try:
-        with new_folder(output) as folder:
-            splits = [split for split in SPLITS if getattr(options, f"num_{split}")]
-            samples = {split: draw_split(options, split, folder.parent) for split in splits}
-            for split, dataset in samples.items():
-                count = -(-len(dataset) // ROWS_PER_FILE)
-                for index in range(count):
-                    path = folder / "data" / f"{split}-{index:05}-of-{count:05}.parquet"
-                    dataset.shard(count, index).to_parquet(path)
-            make_card(options, samples).save(folder / "README.md")
-            if options.gallery and options.num_test:
-                draw_gallery(options, samples["test"], folder / "gallery.png")
-    except OSError as error:
-        raise UserError(f"--output_dir {output} cannot be written: {error}") from error
+def draw_preview(options, path):
+    """Draws pages with the boxes of answers in red, the cuts between tiles in blue, and what is asked above each."""
+    num_columns = min(3, options.preview)
+    num_rows = -(-options.preview // num_columns)
+    figure = Figure(figsize=(5 * num_columns, 5 * num_rows), layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for row, axis in enumerate(axes):
+        axis.set_axis_off()
+        if row >= options.preview:
+            continue
+        image, samples, _ = make_page(options.seed, row, options)
+        canvas, lines = Canvas(image.size[::-1], options.tile_size), []
+        axis.imshow(image)
+        for draw, along, count in ((axis.axvline, 0, canvas.grid[1]), (axis.axhline, 1, canvas.grid[0])):
+            for step in range(1, count):
+                draw((step * options.tile_size - canvas.offset[along]) / canvas.scale[along], color="blue")
+        for sample in samples:
+            axis.fill(*sample.box.T, fill=False, edgecolor="red")
+            position, height = canvas.locate(sample.box), sample.text_height * canvas.scale[1]
+            text = f"{sample.question} {sample.answer!r} ({sample.kind}, {position}, {height:.0f} pixels)"
+            lines += textwrap.wrap(text, 75)
+        axis.set_title("\n".join(lines), fontsize=7, loc="left", parse_math=False)
+    figure.savefig(path, dpi=150)
 
 
 def main(arguments=None):
     (options,) = parse_arguments(Options, __doc__, arguments)
-    write(options)
+    if Path(options.output_dir).exists():
+        raise UserError(f"--output_dir {options.output_dir} exists already. Choose another one, or remove it.")
+    try:
+        with new_folder(options.output_dir) as folder:
+            if options.pack:
+                pack_fonts(folder)
+                pack_texts(folder)
+            elif options.preview:
+                draw_preview(options, folder / "preview.png")
+            else:
+                for split in SPLITS:
+                    if getattr(options, f"num_{split}"):
+                        write_split(options, split, folder)
+                recipe = {
+                    name: value for name, value in asdict(options).items() if name not in ("output_dir", "num_proc")
+                }
+                (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error}. Install what the pages are made of with `pip install -e ".[fineprint]"`.') from error
+    except OSError as error:
+        raise UserError(f"--output_dir {options.output_dir} cannot be written: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,299 +1,284 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of the fine-print benchmark before they are drawn: their options, canvas, layout, and where each answer lies on the
-tiles that FilaImageProcessor cuts."""
+"""Pages: blocks in a random arrangement, drawn and taken by a camera, with samples of questions about them."""
 
 import math
 import random
-from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise, product
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.path import Path
-from matplotlib.transforms import Bbox
-from transformers.hf_argparser import HfArg
+import PIL.Image
+from PIL import ImageDraw
 
-from fila import FilaImageProcessor
 from fila.common.arguments import UserError
-from fila.common.layout import CANVASES, image_grid_pinpoints
-from fila.configuration_fila import get_content_box
-from fila.fineprint.blocks import Run, Style
-from fila.fineprint.documents import KINDS, TEMPLATES, mix_template
-from fila.fineprint.sources import FONTS, DoesNotFit, Values
-
-POSITIONS = ("inside", "across")
-MAX_SHARE_ACROSS = 0.85  # of an answer's box that one tile may hold, if it is "across"
-MIN_DISTANCE_INSIDE = 1.0  # from the next tile, in pixels of the canvas, if it is "inside"
-MAX_ATTEMPTS = 200
-NUM_ATTEMPTS_AT_SIZE = 4
-NUM_ATTEMPTS_UNTIL_TIGHT = 10
-MARGIN = 1 / 56  # between text and the edge of the image, in tiles
-# The least values of options that are whole numbers.
-LEAST = {"num_train": 0, "num_validation": 0, "num_test": 0, "gallery": 0, "max_questions": 1, "num_proc": 1}
+from fila.fineprint import blocks
+from fila.fineprint.camera import Camera
+from fila.fineprint.fonts import SPLITS, is_monospaced, place_glyphs, split_families
+from fila.fineprint.marks import Block, Style, Text, draw_color, luminance, mix
+from fila.fineprint.questions import choose_facts, word_question
+from fila.fineprint.texts import DoesNotFit, Texts
+from fila.fineprint.tiles import Canvas
 
 
 @dataclass
-class Options:
-    """What is made, and where it is written. Raises a `UserError` for values that are not possible."""
+class PageOptions:
+    """What pages are made."""
 
-    output_dir: str = HfArg(default="build/fineprint", help="Folder to make.")
-    num_train: int = HfArg(default=20000, help="Images for training.")
-    num_validation: int = HfArg(default=500, help="Images, and questions, for validation.")
-    num_test: int = HfArg(default=2000, help="Images, and questions, for the test.")
-    seed: int = HfArg(default=0, help="Where all chance comes from.")
-    tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels; canvases follow from it.")
-    kinds: list[str] = HfArg(default_factory=lambda: list(KINDS), help=f"Among {', '.join(KINDS)}.")
-    min_text_height: float = HfArg(default=8.0, help="Smallest capitals, in pixels on the ViT's canvas.")
-    max_text_height: float | None = HfArg(default=None, help="Largest; by default a twelfth of the tile size.")
-    max_image_scale: float = HfArg(default=2.0, help="Largest images: so many times the canvas in each direction.")
-    max_questions: int = HfArg(default=4, help="Most questions about a training image, in one conversation.")
-    transcribe: bool = HfArg(default=False, help="Training conversations end with all text of the page.")
-    mix_templates: bool = HfArg(default=False, help="Draw the settings of training pages one by one: more layouts.")
-    num_proc: int = HfArg(default=1, help="Processes that draw.")
-    gallery: int = HfArg(default=12, help="Test samples in the picture gallery.png; 0: no picture.")
+    split: str = field(default="train", metadata={"help": f"Whose fonts and texts are used: {', '.join(SPLITS)}."})
+    tile_size: int = field(default=336, metadata={"help": "Side of the ViT's tiles in pixels; sizes of pages follow."})
+    min_text_height: float = field(default=8.0, metadata={"help": "Smallest capitals, in pixels on the ViT's canvas."})
+    max_questions: int = field(default=6, metadata={"help": "Most questions about a page."})
+    transcribe: bool = field(default=False, metadata={"help": "Ask for all text of the page, as the last question."})
+    photographed: float = field(default=0.2, metadata={"help": "Share of pages that look photographed."})
+    assets: str | None = field(default=None, metadata={"help": "Folder from --pack; without it, what is installed."})
 
     def __post_init__(self):
-        for name, least in LEAST.items():
-            if type(getattr(self, name)) is not int or getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)!r} is not possible: it must be {least} or more.")
-        if not (self.num_train or self.num_validation or self.num_test):
-            raise UserError("num_train, num_validation and num_test are all 0: there is nothing to make.")
-        if not self.kinds or set(self.kinds) - set(KINDS):
-            raise UserError(f"kinds={self.kinds} is not possible: choose one or more of {', '.join(KINDS)}.")
-        if self.tile_size < 56 or self.tile_size % 14:
-            raise UserError(f"tile_size={self.tile_size} is not possible: it must be a multiple of 14, at least 56.")
-        if self.max_text_height is None:
-            largest = max(self.min_text_height * 1.5, self.tile_size / 12)
-            self.max_text_height = max(self.min_text_height, min(largest, self.tile_size / 6))
-        if not 4 <= self.min_text_height <= self.max_text_height <= self.tile_size / 6:
-            raise UserError(
-                f"Text of {self.min_text_height} to {self.max_text_height} pixels does not go with tile_size="
-                f"{self.tile_size}: the bounds must grow, from 4 up to a sixth of the tile size, {self.tile_size / 6:.1f}."
-            )
-        if not 1 <= self.max_image_scale <= 8:
-            raise UserError(f"max_image_scale={self.max_image_scale} is not possible: it must be between 1 and 8.")
+        if self.split not in SPLITS:
+            raise ValueError(f"split={self.split!r} is not possible: choose one of {', '.join(SPLITS)}.")
+        for name, low, high in (
+            ("tile_size", 56, 1344),
+            ("min_text_height", 4, self.tile_size / 7),
+            ("max_questions", 1, 100),
+            ("photographed", 0, 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be from {low} to {high:g}.")
 
 
-@cache
-def image_processor(tile_size):
-    """The image processor whose canvases the benchmark is made for."""
-    return FilaImageProcessor(size=tile_size, image_grid_pinpoints=image_grid_pinpoints(tile_size))
+class Sample(NamedTuple):
+    """A question about a page. `box` is where the answer is read: a (4, 2) array of corners (x, y) in pixels of the image,
+    clockwise from the text's left top. `text_height` is that of its capitals in pixels of the image."""
 
-
-def draw_image_size(rng, grid, tile_size, max_scale):
-    """Draws (height, width) of an image for which the image processor picks a canvas of this grid. Large images get canvases
-    of two tiles only when they are exactly twice as long as wide (a third tile or a second row holds all others better),
-    small ones also otherwise: half of these canvases get small images."""
-    is_small = grid[0] * grid[1] == 2
-    while True:
-        if is_small and rng.random() < 0.5:
-            short = round(tile_size * rng.uniform(1, max_scale))
-            size = (short * grid[0], short * grid[1])
-        else:
-            scale = rng.uniform(0.85, 1) if is_small else rng.uniform(1, max_scale)
-            sides, free = [side * tile_size for side in grid], rng.uniform(0.75, 1)
-            sides[rng.random() >= 0.5] *= free
-            size = tuple(round(side * scale) for side in sides)
-        if image_processor(tile_size).get_image_grid(*size) == grid:
-            return size
-
-
-def corners(rectangle):
-    """(left, top, right, bottom) as a (4, 2) array of (x, y), clockwise from the left top corner."""
-    left, top, right, bottom = rectangle
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-
-
-def locate(quad, tile_size, grid):
-    """Where a text lies on a canvas of `grid` tiles (rows, columns): "inside" a tile, "across" a cut, or, where a cut
-    touches it, neither: `None`. `quad` has the corners (x, y) of its box in pixels of the canvas, shape (4, 2)."""
-    low, high = quad.min(axis=0) - MIN_DISTANCE_INSIDE, quad.max(axis=0) + MIN_DISTANCE_INSIDE
-    cuts = [[tile_size * step for step in range(1, count)] for count in (grid[1], grid[0])]
-    xs, ys = ([low[axis], *(cut for cut in cuts[axis] if low[axis] < cut < high[axis]), high[axis]] for axis in (0, 1))
-    if len(xs) == len(ys) == 2:
-        return "inside"
-    areas = []
-    for (left, right), (top, bottom) in product(pairwise(xs), pairwise(ys)):
-        x, y = Path(quad, closed=True).clip_to_bbox(Bbox.from_extents(left, top, right, bottom)).vertices.T
-        areas.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-    return "across" if max(areas) <= MAX_SHARE_ACROSS * sum(areas) else None
-
-
-class Placement:
-    """How a page lies in its image of `image_size` (height, width), and the image on its canvas of `grid` tiles. The page is
-    turned around its middle by `angle` degrees, counter-clockwise; `shear` is how far verticals lean."""
-
-    def __init__(self, image_size, grid, tile_size, angle=0.0, shear=0.0):
-        self.image_size, self.grid, self.tile_size = image_size, grid, tile_size
-        height, width = image_size
-        canvas = (grid[0] * tile_size, grid[1] * tile_size)
-        self.top, self.left, self.content_height, self.content_width = get_content_box(image_size, canvas)
-        self.canvas_scale = np.array([self.content_width / width, self.content_height / height])
-        self.unit = height / self.content_height  # image pixels in one pixel of the canvas
-        self.margin = MARGIN * tile_size * self.unit
-        turn = math.radians(angle)
-        turned = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-        self.matrix = turned @ np.array([[1, shear], [0, 1]])
-        self.center = np.array([width / 2, height / 2])
-
-    def to_image(self, points):
-        """Points of the page, (..., 2) as (x, y), in the image."""
-        return (points - self.center) @ self.matrix.T + self.center
-
-    def to_canvas(self, points):
-        """Points of the image on the canvas."""
-        return points * self.canvas_scale + (self.left, self.top)
-
-    def locate(self, run, shift):
-        """Where a run lies when its block is put at `shift`; see [`locate`]. A cut below the baseline tears nothing."""
-        ink, band = (
-            locate(self.to_canvas(self.to_image(corners(box) + shift)), self.tile_size, self.grid)
-            for box in (run.ink, run.band)
-        )
-        return ink if ink == band else None
-
-    def holds(self, marks, shift):
-        """Whether all marks are in the image, with a margin, when their block is put at `shift`."""
-        points = self.to_image(np.concatenate([corners(mark.box) for mark in marks]) + shift)
-        low, high = self.margin / 2, np.array(self.image_size[::-1]) - self.margin / 2
-        return bool((points >= low).all() and (points <= high).all())
-
-    def inverse(self, origin):
-        """The six numbers that `PIL.Image.transform` wants: from the image, from this point on, to the page."""
-        inverse = np.linalg.inv(self.matrix)
-        offset = self.center + inverse @ (origin - self.center)
-        return (*inverse[0], offset[0], *inverse[1], offset[1])
-
-
-def _find_shift(rng, placement, block, run, position, room):
-    """A place for the block at which its run has the position, or `None`."""
-    quad_center = np.array([(run.ink[0] + run.ink[2]) / 2, (run.ink[1] + run.ink[3]) / 2])
-    counts = enumerate(placement.grid[::-1])
-    cuts = [(axis, placement.tile_size * step) for axis, count in counts for step in range(1, count)]
-    start = placement.margin
-    for _ in range(12):
-        shift = np.array([start + rng.random() * room[0], start + rng.random() * room[1]])
-        if position == "across":
-            # Aims a random point of the text at a random cut. Turning moves it by little; what misses is not taken.
-            axis, cut = rng.choice(cuts)
-            canvas = placement.to_canvas(placement.to_image(quad_center + shift))
-            size = (run.ink[2 + axis] - run.ink[axis]) * rng.uniform(-0.35, 0.35)
-            shift[axis] += (cut - canvas[axis]) / placement.canvas_scale[axis] + size
-            if not start <= shift[axis] <= start + room[axis]:
-                continue
-        if placement.locate(run, shift) == position and placement.holds(block.marks, shift):
-            return shift
-    return None
-
-
-@dataclass
-class Page:
-    """A finished layout: what is drawn, and its questions. Boxes of marks, such as a run's `ink`, lie on the page before it
-    is turned: `placement.to_image(corners(ink))` are pixels of the image, `placement.to_canvas` takes those to the ViT's
-    canvas."""
-
-    split: str
+    question: str
+    answer: str
     kind: str
-    template: str
-    font: str
-    position: str  # where the answer of the first question lies
-    placement: Placement
-    marks: list  # runs and panels, in the order in which they are drawn
-    asked: list  # runs that answer the questions
-    looks: int  # the seed of colours, blur, light and noise
-    quality: int  # of the JPEG
-
-    @property
-    def runs(self):
-        """`list[Run]`: all text on the page."""
-        return [mark for mark in self.marks if isinstance(mark, Run)]
-
-    @property
-    def text(self):
-        """`str`: all text on the page, line by line."""
-        lines = []
-        for run in sorted(self.runs, key=lambda run: run.y):
-            if not lines or run.y - lines[-1][0].y > run.capital_height / 2:
-                lines.append([])
-            lines[-1].append(run)
-        return "\n".join(" ".join(run.text for run in sorted(line, key=lambda run: run.x)) for line in lines)
+    box: np.ndarray
+    text_height: float
 
 
-def _draw_template(options, rng, kind, split):
-    """Name and settings of a template."""
-    if split == "train" and options.mix_templates:
-        return "mixed", mix_template(kind, rng)
-    name = rng.choice(list(TEMPLATES[kind][split]))
-    return name, TEMPLATES[kind][split][name]
+class Page(NamedTuple):
+    """An image in RGB, the [`Sample`]s about it, and the [`Draft`] it was drawn from."""
+
+    image: PIL.Image.Image
+    samples: list[Sample]
+    draft: "Draft"
 
 
-def _draw_placement(options, rng, grid, tightness, max_angle):
-    """A canvas with an image of any size that belongs on it, sometimes turned by up to `max_angle` degrees."""
-    size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
-    angle = shear = 0.0
-    if rng.random() < 0.6 * (1 - tightness):
-        limit = max_angle * (1 - tightness)
-        angle, shear = rng.uniform(-limit, limit), rng.uniform(-0.04, 0.04) * (1 - tightness)
-    return Placement(size, grid, options.tile_size, angle, shear)
+class Draft:
+    """A page while it is composed; what its blocks draw their style and texts from.
+
+    Attributes:
+        blocks (`list[Block]`): in reading order. The `box` of their texts is in pixels of the page, which
+            `camera.corners([text])` takes to the image.
+        camera ([`Camera`])
+    """
+
+    def __init__(self, rng, options):
+        self.rng, self.blocks, self.panels = rng, [], Block("panels")
+        long = options.tile_size * math.exp(rng.uniform(math.log(0.9), math.log(4.8)))
+        short = max(options.tile_size * 0.6, long * rng.uniform(0.35, 1))
+        self.width, self.height = sorted((round(long), round(short)), reverse=rng.random() < 0.5)
+        self.camera = Camera(rng, self.width, self.height, rng.random() < options.photographed)
+        canvas = Canvas((self.height, self.width), options.tile_size)
+        smallest = options.min_text_height / min(1, canvas.scale[1]) / self.camera.least_scale
+        self.capital = smallest * max(1, min(1 + rng.expovariate(3.5), self.height / smallest / 10))
+        families = split_families(options.split, options.assets)
+        self.families = rng.sample(families, min(len(families), rng.choice([1, 1, 2, 3])))
+        self.mono_family = rng.choice([family for family in families if is_monospaced(family["regular"])] or families)
+        self.texts = Texts(rng, options.split, options.assets)
+        level = rng.choice([rng.uniform(235, 255), rng.uniform(235, 255), rng.uniform(190, 245), rng.uniform(5, 70)])
+        spread = rng.choice([2, 20])
+        self.paper = tuple(min(255, max(0, round(level + rng.uniform(-spread, spread)))) for _ in range(3))
+        self.contrast = rng.choice([90, 120, 150])
+        self.weights = [rng.random() ** 3 + 0.02 for _ in blocks.BLOCKS]
+
+    def ink_on(self, paper):
+        """A color of text on this background."""
+        return draw_color(self.rng, paper, min(self.contrast, max(luminance(paper), 255 - luminance(paper)) - 5))
+
+    def fill_on(self, style):
+        """A color for an area."""
+        return mix(draw_color(self.rng, style.paper, 40, 90), style.accent, self.rng.uniform(0, 0.4))
+
+    def style(self, paper):
+        capital, accent = self.capital * self.rng.choice([1, 1, 1, 1.15, 1.4]), draw_color(self.rng, paper, 90, 90)
+        return Style(self.rng, self.rng.choice(self.families), capital, paper, self.ink_on(paper), accent)
+
+    def mono(self, style):
+        """A style in a font whose letters are equally wide."""
+        return Style(self.rng, self.mono_family, self.capital, style.paper, style.ink, style.accent)
+
+    def draw(self, kind, style, room, face="regular", draw=None):
+        """A text of a kind that is at most `room` wide in a style; no other on the page is equal."""
+        case = str.upper if style.upper else str
+        return case((draw or self.texts.draw)(kind, lambda text: style.width(case(text), face) <= room))
+
+    def label(self, kind, style, room, face="regular"):
+        """Text that names a value of a kind."""
+        return self.draw(kind, style, room, face, self.texts.label)
+
+    def sentence(self, style):
+        text = self.rng.choice(self.texts.pools["sentence"])
+        return text.upper() if style.upper else text
+
+    def build(self, width, height, paper):
+        """A block, which may have a heading and a caption: a list of blocks and their height; empty if nothing fits."""
+        rng = self.rng
+        for _ in range(10):
+            maker, style, parts, used = rng.choices(blocks.BLOCKS, self.weights)[0], self.style(paper), [], 0
+            try:
+                if rng.random() < 0.35 and maker is not blocks.sign:
+                    parts.append(blocks.heading(self, style, width, height))
+                    used = parts[0].height + style.pitch * 0.2
+                block = maker(self, style, width, height - used)
+                block.title = parts[0].texts[0].text if parts else None
+                parts.append(block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used))
+                used += block.height
+                if rng.random() < 0.12:
+                    parts.append(blocks.margin(self, style, width, height, "caption").move(0, used + style.pitch * 0.3))
+                    used += style.pitch * 1.3
+            except DoesNotFit:
+                continue
+            if used <= height and block.width <= width + 1:
+                return parts, used
+        return [], 0
+
+    def panel(self, x, y, width, height, paper):
+        """Adds a background of another color, or a frame; returns its color."""
+        rng = self.rng
+        fill = mix(paper, draw_color(rng, paper, 60, 90), rng.uniform(0.05, 0.9)) if rng.random() < 0.7 else paper
+        outline = draw_color(rng, paper, 50, 60) if fill == paper or rng.random() < 0.3 else None
+        radius, line = round(self.capital * rng.choice([0, 0, 0.5, 1.5])), max(1, round(self.capital / 10))
+        box = [x, y, x + width, y + height]
+        self.panels.shape("rounded_rectangle", box, radius=radius, fill=fill, outline=outline, width=line)
+        return fill
+
+    def stack(self, x, y, width, height, in_panel):
+        """Blocks below each other, until the room is used; on a panel that is as high as all or as each of them."""
+        rng, bottom, paper, num_panels = self.rng, y + height, self.paper, len(self.panels.shapes)
+        gap, num_blocks = self.capital * rng.uniform(1.2, 3.5), len(self.blocks)
+        if in_panel:
+            paper, pad = self.panel(x, y, width, height, paper), self.capital * 1.2
+            x, y, width, bottom = x + pad, y + pad, width - 2 * pad, bottom - pad
+        while bottom - y > self.capital * 2 and rng.random() < 0.97:
+            pad, inner, num_inner = 0, paper, len(self.panels.shapes)
+            if rng.random() < 0.2:
+                pad = self.capital * rng.uniform(0.8, 2)
+                inner = self.panel(x, y, width, 0, paper)
+            parts, used = self.build(width - 2 * pad, bottom - y - 2 * pad, inner)
+            if not parts:
+                del self.panels.shapes[num_inner:]
+                break
+            if pad:
+                self.panels.shapes[-1].points[3] = round(y + used + 2 * pad)
+            self.blocks += [part.move(x + pad, y + pad) for part in parts]
+            y += used + 2 * pad + gap
+        if len(self.blocks) == num_blocks:
+            del self.panels.shapes[num_panels:]
+
+    def arrange(self, x, y, width, height, depth=0, in_panel=False):
+        """Fills an area with a stack of blocks, or with two or three areas side by side or above each other."""
+        rng, gutter = self.rng, self.capital * self.rng.uniform(2, 4)
+        look = rng.choice(["stack", "columns", "columns", "rows"]) if depth < 3 and not in_panel else "stack"
+        most = int(width / self.capital / 18 if look == "columns" else height / self.capital / 14)
+        if look == "stack" or most < 2:
+            return self.stack(x, y, width, height, in_panel)
+        shares = [rng.choice([1, 1, 1.7]) for _ in range(rng.randint(2, min(3, most)))]
+        all_panels, room = rng.random() < 0.3, (width if look == "columns" else height) - gutter * (len(shares) - 1)
+        for share in shares:
+            part, is_panel = room * share / sum(shares), all_panels or rng.random() < 0.15
+            if look == "columns":
+                self.arrange(x, y, part, height, depth + 1, is_panel)
+                x += part + gutter
+            else:
+                self.arrange(x, y, width, part, depth + 1, is_panel)
+                y += part + gutter
+
+    def compose(self):
+        """Fills the page: header and heading, the body, a footer."""
+        margin, rng, footers = self.camera.margin, self.rng, []
+        y, width, height = margin, self.width - 2 * margin, self.height - 2 * margin
+        for noun, share in (("header", 0.25), ("footer", 0.25), ("page", 0.5)):
+            if rng.random() > share or height < self.capital * 20:
+                continue
+            try:
+                draw = blocks.heading if noun == "page" else blocks.margin
+                block = draw(self, self.style(self.paper), width, height, noun)
+            except DoesNotFit:
+                continue
+            used = block.height + self.capital * 1.2
+            if noun == "footer":
+                footers = [block.move(margin, y + height - block.height)]
+            elif used < height / 3:
+                self.blocks.append(block.move(margin, y))
+                y += used
+            else:
+                continue
+            height -= used
+        self.arrange(margin, y, width, height)
+        self.blocks += footers
+
+    def render(self):
+        """Draws the page, as it is before the camera takes it."""
+        image = PIL.Image.new("RGB", (self.width, self.height), self.paper)
+        draw = ImageDraw.Draw(image)
+        for block in [self.panels, *self.blocks]:
+            for shape in block.shapes:
+                getattr(draw, shape.method)(shape.points, **shape.settings)
+            for text in block.texts:
+                for mask, left, top in place_glyphs(text.face, text.size, text.text):
+                    draw.bitmap((text.x + left, text.y + top), mask, text.color)
+        return image
 
 
-def lay_out(options, split, index):
-    """Lays out sample `index` of a split, a [`Page`]. Raises a `UserError` if the text is too large for the tiles."""
-    rng = random.Random(f"{options.seed}/{split}/{index}")
-    # Kinds, grids and positions take turns, so that all are about equally frequent.
-    kind, turn = options.kinds[index % len(options.kinds)], index // len(options.kinds)
-    grid = CANVASES[turn % len(CANVASES)]
-    position = POSITIONS[turn // len(CANVASES) % 2]
-    template, settings = _draw_template(options, rng, kind, split)
-    family = rng.choice(list(FONTS[split]))
-    low, high = options.min_text_height, options.max_text_height
-    text_height = low * (high / low) ** rng.random()
-    for attempt in range(MAX_ATTEMPTS):
-        tightness = min(1.0, attempt / NUM_ATTEMPTS_UNTIL_TIGHT)
-        if attempt >= NUM_ATTEMPTS_AT_SIZE:
-            text_height = max(low, text_height * 0.93)
-            template, settings = _draw_template(options, rng, kind, split)
-            family = rng.choice(list(FONTS[split]))
-        placement = _draw_placement(options, rng, grid, tightness, 8 if kind == "sign" else 3)
-        height, width = placement.image_size
-        inner = [width - 2 * placement.margin, height - 2 * placement.margin]
-        style = Style(FONTS[split][family], text_height * placement.unit, inner[0], tightness, rng)
-        values = Values(split, rng, int(inner[0] / style.character))
-        try:
-            block = KINDS[kind](style, values, *inner, settings)
-        except DoesNotFit:
-            continue
-        runs = [mark for mark in block.marks if isinstance(mark, Run)]
-        # Answers that cannot be read elsewhere.
-        texts = [run.text.casefold() for run in runs]
-        asked = [run for run in runs if run.question and sum(run.text.casefold() in text for text in texts) == 1]
-        if not asked:
-            continue
-        room = [max(0.0, inner[0] - block.width), max(0.0, inner[1] - block.height)]
-        # Any run will do only where it is hard to find one: those that are easily found are the longer ones.
-        firsts = rng.sample(asked, 1 if attempt < NUM_ATTEMPTS_AT_SIZE else min(len(asked), 6))
-        found = ((first, _find_shift(rng, placement, block, first, position, room)) for first in firsts)
-        first, shift = next(((first, shift) for first, shift in found if shift is not None), (None, None))
-        if shift is None:
-            continue
-        for mark in block.marks:
-            mark.shift(*shift.tolist())
-        looks, quality = rng.getrandbits(32), rng.randint(50, 95)
-        count = rng.randint(1, options.max_questions) if split == "train" else 1
-        asked = _choose_questions(rng, first, asked, count)
-        return Page(split, kind, template, family, position, placement, block.marks, asked, looks, quality)
-    raise UserError(
-        f"Found no {kind} with text of {low:g} to {high:g} pixels for a canvas of {grid[0]}x{grid[1]} tiles of "
-        f"{options.tile_size} pixels (sample {index} of {split}). Lower min_text_height, or leave this kind out."
-    )
+def make_page(seed, row, options):
+    """Makes a page; it depends on the seed, the row, the options, and on which fonts and texts are installed or packed.
+
+    Args:
+        seed (`int`): where all chance comes from.
+        row (`int`): number of the page.
+        options ([`PageOptions`])
+
+    Returns:
+        [`Page`]: with up to `options.max_questions` samples, and with `options.transcribe` one more that asks for all text.
+
+    Raises:
+        UserError: no fonts are installed for the split, or no page with text of this height was found.
+    """
+    rng = random.Random(f"{seed}/{options.split}/{row}")
+    for _ in range(100):
+        draft = Draft(rng, options)
+        draft.compose()
+        if any(block.facts for block in draft.blocks):
+            break
+    else:
+        raise UserError(f"min_text_height={options.min_text_height} leaves no room for text on a page. Lower it.")
+    samples, camera = {}, draft.camera
+    for fact in choose_facts(draft, options.max_questions, options.transcribe):
+        question = word_question(rng, fact.kind, fact.slots)
+        texts = [mark for mark in fact.marks if isinstance(mark, Text)]
+        height = min(text.capital for text in texts) * camera.scale((texts[0].x, texts[0].y))
+        samples.setdefault(question, Sample(question, fact.answer, fact.kind, camera.corners(fact.marks), height))
+    desk = draft.paper if rng.random() < 0.5 else draw_color(rng, draft.paper, 0, 60)
+    return Page(camera.take(draft.render(), desk), list(samples.values()), draft)
 
 
-def _choose_questions(rng, first, runs, count):
-    """The first run and up to `count - 1` others, none of which can be copied from a question before it."""
-    chosen = [first]
-    for run in rng.sample(runs, len(runs)):
-        is_given = any(run.text.casefold() in other.question.casefold() for other in chosen)
-        if len(chosen) < count and run is not first and not is_given:
-            chosen.append(run)
-    return chosen
+class PageDataset:
+    """Pages for `torch.utils.data.DataLoader`; item i is drawn when it is asked for.
+
+    Args:
+        seed (`int`): where all chance comes from.
+        num_pages (`int`): how many there are.
+        options ([`PageOptions`])
+        make (`Callable`): from seed, row and options to the item, as [`make_page`].
+    """
+
+    def __init__(self, seed, num_pages, options, make=make_page):
+        self.seed, self.num_pages, self.options, self.make = seed, num_pages, options, make
+
+    def __len__(self):
+        return self.num_pages
+
+    def __getitem__(self, row):
+        return self.make(self.seed, row, self.options)

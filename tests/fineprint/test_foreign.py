@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The foreign pages: every question can be asked and scored, its box and position are right, and the generator is no part of it."""
 
-import ast
 import json
 import re
 from collections import Counter
@@ -13,8 +12,8 @@ import pytest
 
 from fila.evaluation.metrics import score
 from fila.evaluation.questions import read_question
-from fila.fineprint import sources
-from fila.fineprint.pages import Placement, image_processor, locate
+from fila.fineprint import texts
+from fila.fineprint.tiles import Canvas
 from fila.training.data import load_data_source
 from helpers import ROOT
 
@@ -33,11 +32,6 @@ def images():
             assert image.mode in ("P", "L", "1"), name
             found[name] = np.asarray(image.convert("RGB"))
     return found
-
-
-def place(image):
-    size = image.shape[:2]
-    return Placement(size, image_processor(TILE).get_image_grid(*size), TILE)
 
 
 def test_there_are_many_pages_of_many_kinds(images):
@@ -91,46 +85,25 @@ def test_boxes_hold_ink_and_positions_agree_with_the_geometry(images):
         background = content.reshape(-1, 3)[first[counts.argmax()]]
         ink = np.abs(content - background).max(axis=2) >= 32
         assert all(side.any() for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1])), row
-        placement = place(image)
-        assert row["position"] == locate(placement.to_canvas(quad), TILE, placement.grid), row
+        assert row["position"] == Canvas(image.shape[:2], TILE).locate(quad), row
 
 
 def test_text_is_neither_tiny_nor_huge(images):
     heights = []
     for row in WITH_BOX:
         if row["text_height"] is not None:
-            height = row["text_height"] / place(images[row["image"]]).canvas_scale[1]
+            height = row["text_height"] / Canvas(images[row["image"]].shape[:2], TILE).scale[1]
             assert height <= row["box"][5] - row["box"][1] + 1
             heights.append(height)
     assert len(heights) >= 250 and min(heights) >= 7 and max(heights) <= 42
 
 
-def leaves(item):
-    """The strings in nested lists and dicts."""
-    if isinstance(item, str):
-        return {item}
-    items = item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
-    return {text for part in items for text in leaves(part)}
-
-
 def test_the_generator_has_no_part_in_it():
-    data = sources.DATA
-    texts = leaves({key: value for key, value in data.items() if key not in ("fonts", "photos", "words")})
-    words = data["words"]
-    texts |= {f"{kind} {goods}" for kind in words["goods_kind"] for goods in words["goods"]} | set(sources._JOBS)
-    tree = ast.parse((ROOT / "fineprint" / "documents.py").read_text())
-    texts |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    asked = {text for text in texts if text.endswith("?")}
-    asked |= {f"What is the {noun}?" for _, noun, _ in data["form_fields"]}
-    assert len(asked) > 20
-    assert "What is the total?" in asked
-    assert [row["messages"][0]["content"] for row in ROWS if row["messages"][0]["content"] in asked] == []
-    texts = {text.casefold() for text in texts if len(text) > 4}
-    assert len(texts) > 1000
-    assert [text for row in ROWS for text in row["answers"] if text.casefold() in texts] == []
-    people = {name.casefold() for name in sources._FIRST_NAMES}, {name.casefold() for name in sources._SURNAMES}
-    pairs = [answer.casefold().split() for row in ROWS for answer in row["answers"] if len(answer.split()) == 2]
-    assert [pair for pair in pairs if pair[0] in people[0] and pair[1] in people[1]] == []
+    """No answer is one of the generator's texts, but for single words."""
+    drawn = {text.casefold() for kind, pool in texts.make_pools().items() if kind != "listing" for text in pool}
+    assert len(drawn) > 10_000
+    answers = {answer.casefold() for row in ROWS for answer in row["answers"]}
+    assert [answer for answer in answers & drawn if " " in answer] == []
 
 
 def test_readme_counts_pages_and_names_licences():

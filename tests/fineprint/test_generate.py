@@ -1,58 +1,251 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The fine-print benchmark: what it says about its samples is what FilaImageProcessor makes of their pixels."""
+"""The fine-print benchmark: what it says about its pages is what is drawn and what FilaImageProcessor makes of it, and the
+splits share nothing."""
 
-import dataclasses
-import io
-import math
-import random
-import re
+import pickle
+import subprocess
+import sys
 from collections import Counter
-from itertools import combinations, product
+from itertools import combinations
 
 import datasets
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 import pytest
-import torch
-import yaml
+from fontTools.ttLib import TTFont
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
 from fila import FilaDataCollator, FilaImageProcessor
 from fila.common.arguments import UserError
-from fila.fineprint import generate, sources
-from fila.fineprint.blocks import Run
-from fila.fineprint.documents import KINDS, MORE_SETTINGS, TEMPLATES, mix_template
-from fila.fineprint.drawing import FEATURES, make_sample, render
-from fila.fineprint.pages import Options, corners, lay_out, locate
-from fila.fineprint.sources import FONTS, PHOTOS, SPLITS
+from fila.common.layout import image_grid_pinpoints
+from fila.fineprint import fonts, generate, texts
+from fila.fineprint.pages import PageDataset, PageOptions, make_page
+from fila.fineprint.questions import WORDINGS, list_wordings
+from fila.fineprint.tiles import Canvas, corners, locate
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
-from helpers import GRIDS, tiny_processor
+from helpers import GRIDS, ROOT, tiny_processor
 
+NUM_PAGES = 20
 TILE = 112
-KIND_NAMES = ["receipt", "form", "letter", "table", "chart", "sign"]
-# Kinds, canvases and positions take turns: after so many samples each of their combinations has come once.
-ROUND = len(KIND_NAMES) * len(GRIDS) * 2
+COUNTED = ("exists", "count", "checked")
 
 
 def options(**changes):
-    return Options(**{"output_dir": "unused", "tile_size": TILE, **changes})
+    return PageOptions(**{"tile_size": TILE, "transcribe": True, "max_questions": 12, **changes})
 
 
 @pytest.fixture(scope="module")
 def pages():
-    """Laid out pages, by split."""
-    return {split: [lay_out(options(max_questions=10), split, i) for i in range(2 * ROUND)] for split in SPLITS}
+    """Pages of each split; none is photographed."""
+    return {
+        split: [make_page(0, row, options(split=split, photographed=0)) for row in range(NUM_PAGES)]
+        for split in fonts.SPLITS
+    }
+
+
+@pytest.fixture(scope="module")
+def all_pages(pages):
+    return [page for split in fonts.SPLITS for page in pages[split]]
+
+
+def is_inside(quad, size, slack=1.0):
+    return (quad >= -slack).all() and (quad <= np.array(size) + slack).all()
+
+
+def within(quad, size, slack):
+    """A boolean image of the size (width, height): which pixels are in a convex box, or within `slack` pixels of it."""
+    y, x = np.mgrid[0.5 : size[1], 0.5 : size[0]]
+    sides = np.roll(quad, -1, axis=0) - quad
+    distances = [
+        ((x - px) * -dy + (y - py) * dx) / max(1e-6, np.hypot(dx, dy)) for (px, py), (dx, dy) in zip(quad, sides)
+    ]
+    return np.min(distances, axis=0) > -slack
+
+
+def test_a_page_depends_on_seed_row_and_split_alone():
+    first, again = (make_page(7, 3, options()) for _ in range(2))
+    make_page(7, 4, options())
+    other, other_split = make_page(7, 4, options()), make_page(7, 3, options(split="test"))
+    assert first.image.tobytes() == again.image.tobytes()
+    assert pickle.dumps(first.samples) == pickle.dumps(again.samples)
+    for page in (other, other_split):
+        assert page.image.size != first.image.size or page.image.tobytes() != first.image.tobytes()
+
+
+def test_splits_share_no_family_and_no_text(pages):
+    families, values, images = {}, {}, {}
+    for split in fonts.SPLITS:
+        faces = {text.face for page in pages[split] for block in page.draft.blocks for text in block.texts}
+        families[split] = {name for name, own in fonts.find_families(None).items() if faces.intersection(own.values())}
+        answers = [(sample.answer.casefold(), sample.kind) for page in pages[split] for sample in page.samples]
+        values[split] = {
+            text for text, kind in answers if kind in ("value", "cell", "price", "line", "neighbor", "item")
+        }
+        images[split] = {page.image.tobytes() for page in pages[split]}
+        assert len(values[split]) > 10 and len(families[split]) > 3 and len(images[split]) == NUM_PAGES
+        for name in families[split]:
+            assert fonts.split_of_family(name) == split
+    pools = {split: texts.split_pools(split, None) for split in fonts.SPLITS}
+    for one, other in combinations(fonts.SPLITS, 2):
+        for found in (families, values, images):
+            assert not found[one] & found[other]
+        for kind, pool in pools[one].items():
+            lines = ({text.strip().casefold() for text in own} for own in (pool, pools[other][kind]))
+            assert len(pool) > 30 and not set.intersection(*lines)
+
+
+def test_relatives_of_a_family_are_in_its_split():
+    for names in (
+        ("Fira Mono", "FiraGO"),
+        ("Arimo", "Liberation Sans"),
+        ("IBM Plex Sans", "IBM Plex Mono"),
+        ("Lato", "Carlito"),
+    ):
+        assert len({fonts.split_of_family(name) for name in names}) == 1
+
+
+def test_there_are_sixty_families_without_those_of_the_system(monkeypatch, tmp_path):
+    monkeypatch.setattr(fonts, "_SYSTEM", tmp_path)
+    families = fonts.find_families.__wrapped__(None)
+    splits = Counter(map(fonts.split_of_family, families))
+    assert len(families) >= 60 and splits["train"] >= 30 and min(splits.values()) >= 5
+
+
+def test_fonts_draw_every_character_of_the_pages(all_pages):
+    shown = {text.face: set() for page in all_pages for block in page.draft.blocks for text in block.texts}
+    for page in all_pages:
+        for block in page.draft.blocks:
+            for text in block.texts:
+                shown[text.face].update(text.text)
+    for face, characters in shown.items():
+        assert characters <= set(map(chr, TTFont(face.path, lazy=True).getBestCmap())), face
+
+
+def test_text_is_inside_the_page_and_does_not_overlap(all_pages):
+    for page in all_pages:
+        shown = [text for block in page.draft.blocks for text in block.texts if any(map(str.isalnum, text.text))]
+        assert all(is_inside(page.draft.camera.corners([text]), page.image.size) for text in shown)
+        boxes = np.array([text.box for text in shown])
+        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        overlap = (np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - low).clip(0).prod(axis=-1)
+        np.fill_diagonal(overlap, 0)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        assert (overlap < 0.1 * np.minimum(area[:, None], area[None])).all()
+
+
+def test_text_is_not_smaller_than_asked_for(all_pages):
+    for page in all_pages:
+        canvas = Canvas(page.image.size[::-1], TILE)
+        for sample in page.samples:
+            assert is_inside(sample.box, page.image.size)
+            assert sample.text_height * min(1, canvas.scale[1]) >= 8 - 0.05
+
+
+def test_answers_stand_in_their_boxes(pages):
+    """Without an answer's text the page differs in the answer's box and nowhere else."""
+    tried = 0
+    for page in pages["test"]:
+        for block in page.draft.blocks:
+            for fact in block.facts:
+                mark = fact.marks[0]
+                if fact.kind in COUNTED or len(fact.marks) > 1 or tried == 40 or mark not in block.texts:
+                    continue
+                tried += 1
+                assert fact.answer == mark.text or mark.text.startswith(fact.answer)
+                drawn, text = page.draft.render(), mark.text
+                mark.text = ""
+                without = page.draft.render()
+                mark.text = text
+                before, after = (
+                    np.asarray(page.draft.camera.take(image, page.draft.paper), int) for image in (drawn, without)
+                )
+                change = np.abs(before - after).sum(axis=-1)
+                ink = within(page.draft.camera.corners([mark]), page.image.size, 2)
+                assert change.max() > 60  # contrast, of three channels
+                assert not change[~ink].any()
+    assert tried == 40
+
+
+def test_answers_are_on_the_page(all_pages):
+    for page in all_pages:
+        shown = page.samples[-1].answer
+        lines = shown.splitlines()
+        assert page.samples[-1].kind == "page"
+        for sample in page.samples:
+            if sample.kind not in COUNTED:
+                assert sample.answer in shown
+            elif sample.kind == "count":
+                assert sample.answer.isdigit()
+            else:
+                assert sample.answer in ("yes", "no")
+            if sample.kind == "cell":
+                assert any(sample.answer in line for line in lines)
+
+
+def test_questions_are_unambiguous(all_pages):
+    for page in all_pages:
+        questions = Counter(sample.question for sample in page.samples)
+        assert max(questions.values()) == 1
+        keys = Counter()
+        for block in page.draft.blocks:
+            for fact in block.facts:
+                if fact.kind in ("value", "price", "chart"):
+                    keys[fact.slots["key"].casefold()] += 1
+        assert not keys or max(keys.values()) == 1
+
+
+def test_every_kind_occurs_in_at_least_twenty_wordings(all_pages):
+    assert {sample.kind for page in all_pages for sample in page.samples} == set(WORDINGS)
+    assert all(len(set(list_wordings(kind))) >= 20 for kind in WORDINGS)
+
+
+def rows_of(split, count):
+    made = generate.Options(tile_size=TILE)
+    return [generate.make_row(made, split, row) for row in range(count)]
+
+
+def test_a_row_is_a_conversation_about_its_page():
+    page = make_page(0, 0, PageOptions(tile_size=TILE))
+    (row,) = rows_of("train", 1)
+    assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * len(page.samples)
+    kinds = [[item["type"] for item in message["content"]] for message in row["messages"]]
+    assert kinds == [["image", "text"], ["text"], *[["text"], ["text"]] * (len(page.samples) - 1)]
+    said = [message["content"][-1]["text"] for message in row["messages"]]
+    assert said == [text for sample in page.samples for text in (sample.question, sample.answer)]
+    assert row["answers"] == said[1:2]
+
+
+def test_position_and_height_are_those_on_the_tiles_of_the_processor():
+    """The answer's box, drawn black on white, falls into one tile of the processor, or is torn by a cut."""
+    processor = FilaImageProcessor(size=TILE, image_grid_pinpoints=image_grid_pinpoints(TILE), do_high_res=False)
+    rows = rows_of("test", 24)
+    assert {row["position"] for row in rows} >= {"inside", "across"} and len({row["kind"] for row in rows}) > 5
+    for number, row in enumerate(rows):
+        image = make_page(0, number, PageOptions(tile_size=TILE, split="test")).image
+        quad = np.reshape(row["box"], (4, 2))
+        marked, empty = (PIL.Image.new("RGB", image.size, "white") for _ in range(2))
+        PIL.ImageDraw.Draw(marked).polygon([tuple(point) for point in quad], "black")
+        marked, empty = (processor(image, return_tensors="pt") for image in (marked, empty))
+        assert marked["image_grids"].tolist() == [row["grid"]]
+        ink = (empty["pixel_values"] - marked["pixel_values"])[0, 1:].sum(dim=(1, 2, 3))
+        share = float(ink.max() / ink.sum())
+        if row["position"] == "inside":
+            assert share > 0.95
+        elif row["position"] == "across":
+            assert share < 0.92
+        assert len(row["messages"]) == 2 and row["text_height"] >= 7.9
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A benchmark that the command line made in two processes."""
+    """A benchmark that the command line made in two processes, from a recipe."""
     output = tmp_path_factory.mktemp("fineprint") / "parent" / "output"
     recipe = output.parent.with_name("recipe.yaml")
-    recipe.write_text("num_train: 7\nnum_validation: 2\nnum_test: 9\nnum_proc: 2\ngallery: 3\ntile_size: 112\n")
+    recipe.write_text(f"num_train: 7\nnum_validation: 2\nnum_test: 9\nnum_proc: 2\ntile_size: {TILE}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "ROWS_PER_FILE", 3)
         generate.main([str(recipe), "--output_dir", str(output), "--num_test", "4"])
@@ -66,208 +259,36 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def processor():
-    pinpoints = [[rows * TILE, columns * TILE] for rows, columns in GRIDS]
-    return FilaImageProcessor(size=TILE, image_grid_pinpoints=pinpoints, do_high_res=False)
-
-
-def ink_in_tiles(page, run):
-    """What a run changes in the processor's tiles, summed over channels: (rows, columns, TILE, TILE)."""
-    images = [
-        render(dataclasses.replace(page, marks=marks))
-        for marks in ([*page.marks, run], [mark for mark in page.marks if mark is not run])
-    ]
-    with_run, without = (processor()(image, return_tensors="pt") for image in images)
-    assert with_run["image_grids"].tolist() == [list(page.placement.grid)]
-    change = (with_run["pixel_values"] - without["pixel_values"])[0, 1:].abs().sum(dim=1)
-    return change.unflatten(0, page.placement.grid)
-
-
-def on_canvas(tiles):
-    """(rows, columns, TILE, TILE) as one (height, width) canvas."""
-    return tiles.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-@pytest.mark.parametrize("index", [*range(0, ROUND, 2), *range(1, ROUND, 6)])
-def test_position_and_box_are_where_the_processor_puts_the_ink(index):
-    page = lay_out(options(), "test", index)
-    answer = page.asked[0]
-    ink = ink_in_tiles(page, answer)
-    shares = ink.sum(dim=(2, 3)) / ink.sum()
-    if page.position == "inside":
-        assert shares.max() > 0.95
-    else:
-        assert shares.max() < 0.92
-
-    row = make_sample(options(), "test", index)
-    assert row["position"] == page.position
-    box = page.placement.to_canvas(np.reshape(row["box"], (4, 2)))
-    height, width = on_canvas(ink).shape
-    y, x = np.mgrid[0.5:height, 0.5:width]
-    # Distance of each pixel from each side of the box, positive inside; resizing and blur smear ink over two pixels.
-    sides = np.roll(box, -1, axis=0) - box
-    distances = [((x - left) * -dy + (y - top) * dx) / math.hypot(dx, dy) for (left, top), (dx, dy) in zip(box, sides)]
-    within = torch.tensor(np.min(distances, axis=0) > -2)
-    assert on_canvas(ink)[within].sum() > 0.97 * ink.sum()
-    # No side could be moved in by more than 2.5 pixels without losing ink.
-    for distance in distances:
-        outer = torch.tensor((distance < 2.5) & within.numpy())
-        assert on_canvas(ink)[outer].max() > 0.1 * ink.max()
-
-
-def test_text_height_is_that_of_capitals_on_the_canvas(pages):
-    straight = [page for page in pages["test"] if (page.placement.matrix == np.eye(2)).all()][::4]
-    assert len(straight) > 10
-    for page in straight:
-        answer = page.asked[0]
-        capitals = dataclasses.replace(answer, text="NNN")  # about as much ink in each of its rows
-        empty = dataclasses.replace(page, marks=[mark for mark in page.marks if mark is not answer])
-        rows = on_canvas(ink_in_tiles(empty, capitals)).sum(dim=1)
-        height = (rows > 0.5 * rows[rows > 0.2 * rows.max()].median()).sum()
-        assert abs(height - answer.capital_height / page.placement.unit) <= 1.5
-
-
-def test_kinds_canvases_and_positions_are_equally_frequent(pages):
-    assert list(KINDS) == KIND_NAMES
-    for split in SPLITS:
-        counts = Counter((page.kind, page.placement.grid, page.position) for page in pages[split])
-        assert counts == dict.fromkeys(product(KIND_NAMES, GRIDS, ("inside", "across")), 2)
-        for page in pages[split]:
-            assert processor().get_image_grid(*page.placement.image_size) == page.placement.grid
-
-
-def test_text_is_inside_the_image_and_not_smaller_than_asked_for(pages):
-    for page in [page for split in SPLITS for page in pages[split]]:
-        height, width = page.placement.image_size
-        for run in page.runs:
-            quad = page.placement.to_image(corners(run.ink))
-            assert (quad > 0).all() and (quad < (width, height)).all()
-            assert run.capital_height / page.placement.unit >= 8 - 1e-6
-
-
-def test_texts_and_lines_do_not_overlap(pages):
-    for page in [page for split in SPLITS for page in pages[split]]:
-        lines = [mark for mark in page.marks if not isinstance(mark, Run) and mark.color == "ink" and not mark.outline]
-        for run, line in product(page.runs, lines):
-            (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = run.band, line.box
-            assert min(right, right_2) - max(left, left_2) < 1 or min(bottom, bottom_2) - max(top, top_2) < 0.5
-        for one, other in combinations(page.runs, 2):
-            (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = one.ink, other.ink
-            # Boxes of ink are whole pixels.
-            slack = 1 + 0.1 * min(one.capital_height, other.capital_height)
-            assert min(right, right_2) - max(left, left_2) < 1 or min(bottom, bottom_2) - max(top, top_2) < slack
-
-
-def test_splits_share_nothing(pages):
-    def of(split):
-        asked = [run for page in pages[split] for run in page.runs if run.question]
-        return (
-            {run.font for page in pages[split] for run in page.runs},
-            {(page.kind, page.template) for page in pages[split]},
-            {run.text.casefold() for run in asked},
-        )
-
-    for one, other in combinations(SPLITS, 2):
-        for mine, theirs in zip(of(one), of(other)):
-            assert mine and theirs and not mine & theirs
-        assert not set(PHOTOS[one]) & set(PHOTOS[other])
-        assert not set(FONTS[one]) & set(FONTS[other])
-        for kind in KIND_NAMES:
-            assert not set(TEMPLATES[kind][one]) & set(TEMPLATES[kind][other])
-
-
-@pytest.mark.parametrize("kind", KIND_NAMES)
-def test_mixed_templates_are_many_and_in_no_other_split(kind):
-    rng = random.Random(0)
-    mixed = [mix_template(kind, rng) for _ in range(300)]
-    others = [template for split in ("validation", "test") for template in TEMPLATES[kind][split].values()]
-    assert len({str(template) for template in mixed}) > 10 * len(TEMPLATES[kind]["train"])
-    assert not [template for template in mixed if template in others]
-    orders = [{template.get("order", "of one part") for template in templates} for templates in (mixed, others)]
-    assert not orders[0] & orders[1] or orders[0] == {"of one part"}
-    for template in TEMPLATES[kind]["train"].values():
-        assert all(template.keys() == one.keys() for one in mixed)
-    for key, values in MORE_SETTINGS[kind].items():  # words that training pages alone have
-        words = {value for value in values if isinstance(value, str)}
-        if key not in ("meta", "colon"):
-            assert not {word.casefold() for word in words} & {str(other[key]).casefold() for other in others}
-
-
-def test_mixed_templates_change_training_pages_alone():
-    for index in range(len(KIND_NAMES)):
-        page, mixed = (lay_out(options(mix_templates=mix), "train", index + ROUND) for mix in (False, True))
-        assert (page.template in TEMPLATES[page.kind]["train"], mixed.template) == (True, "mixed")
-        tests = [lay_out(options(mix_templates=mix), "test", index) for mix in (False, True)]
-        assert [run.text for run in tests[0].runs] == [run.text for run in tests[1].runs]
-
-
-def test_answers_and_questions_are_unambiguous(pages):
-    mixed = [lay_out(options(max_questions=10, mix_templates=True), "train", index) for index in range(2 * ROUND)]
-    for page in [*mixed, *(page for split in SPLITS for page in pages[split])]:
-        for run in page.asked:
-            answer = run.text.casefold()
-            assert [other for other in page.runs if answer in other.text.casefold()] == [run]
-            assert answer not in run.question.casefold()
-        questions = [run.question for run in page.runs if run.question]
-        assert len(set(questions)) == len(questions)
-
-
-def test_training_images_have_several_questions_that_give_no_later_answer_away(pages):
-    for page in pages["train"]:
-        for earlier, later in combinations(page.asked, 2):
-            assert later.text.casefold() not in f"{earlier.question} {earlier.text}".casefold()
-    counts = [len(page.asked) for page in pages["train"]]
-    assert min(counts) == 1 and 4 < max(counts) <= 10
-    assert {len(page.asked) for page in pages["validation"] + pages["test"]} == {1}
-    assert max(len(lay_out(options(), "train", index).asked) for index in range(ROUND)) == 4
-
-
-def test_conversation_asks_about_its_page():
-    page = lay_out(options(max_questions=10), "train", 2)
-    row = make_sample(options(max_questions=10), "train", 2)
-    assert len(page.asked) > 2
-    assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * len(page.asked)
-    kinds = [[item["type"] for item in message["content"]] for message in row["messages"]]
-    assert kinds == [["image", "text"], ["text"], *[["text"], ["text"]] * (len(page.asked) - 1)]
-    texts = [message["content"][-1]["text"] for message in row["messages"]]
-    assert texts == [text for run in page.asked for text in (run.question, run.text)]
-    assert (row["question"], row["answer"]) == (page.asked[0].question, page.asked[0].text)
-
-
-def test_samples_depend_on_seed_split_and_index_alone(folder, tmp_path, own_cache):
-    arguments = "--num_train 5 --num_validation 0 --num_test 1 --gallery 0 --tile_size 112"
-    generate.main(["--output_dir", str(tmp_path / "other"), *arguments.split()])
-
-    def rows(path, split):
-        loaded = datasets.load_dataset(str(path), split=split)
-        return loaded.cast_column("images", datasets.List(datasets.Image(decode=False))).to_list()
-
-    assert rows(folder, "train")[:5] == rows(tmp_path / "other", "train")
-    assert rows(folder, "test")[:1] == rows(tmp_path / "other", "test")
-    expected = make_sample(options(), "train", 6)
-    found = rows(folder, "train")[6]
-    assert found["images"] == expected["images"]
-    assert found["messages"] == expected["messages"]
-    assert make_sample(options(seed=1), "train", 6)["images"] != expected["images"]
-
-
 def test_folder_is_read_by_datasets(folder, own_cache):
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "data", "gallery.png"]
     assert len(list((folder / "data").glob("train-*-of-00003.parquet"))) == 3
     loaded = datasets.load_dataset(str(folder))
     assert {split: len(loaded[split]) for split in loaded} == {"train": 7, "validation": 2, "test": 4}
-    assert loaded["test"].features == FEATURES
-    row = loaded["test"][2]
-    (image,) = row["images"]
-    assert list(processor().get_image_grid(*image.size[::-1])) == row["grid"]
-    assert row["answer"] == row["messages"][1]["content"][0]["text"]
+    assert loaded["test"].features == generate.FEATURES
+    for number, row in enumerate(rows_of("train", 7)):  # whatever the processes
+        assert loaded["train"][number]["messages"] == row["messages"]
+    (image,) = loaded["test"][2]["images"]
+    assert list(Canvas(image.size[::-1], TILE).grid) == loaded["test"][2]["grid"]
+
+
+def test_the_readme_explains_every_column():
+    text = (ROOT / "fineprint" / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in generate.FEATURES)
+
+
+def test_the_recipe_in_the_folder_makes_the_same_pages(folder, tmp_path, own_cache):
+    generate.main([str(folder / "recipe.yaml"), "--output_dir", str(tmp_path / "again")])
+
+    def rows(path):
+        loaded = datasets.load_dataset(str(path), split="train+test")
+        return loaded.cast_column("images", datasets.List(datasets.Image(decode=False))).to_list()
+
+    assert rows(folder) == rows(tmp_path / "again")
 
 
 def test_folder_is_training_data(folder, tmp_path, own_cache):
     source = load_data_source(0, {"path": str(folder), "split": "train"})
     row = read_row(source.dataset[0], source.image_folder)
     assert [item["type"] for item in row["messages"][0]["content"]] == ["image", "text"]
-
     collator = FilaDataCollator(tiny_processor(tile_size=TILE), max_length=4096)
     training = TrainingArguments(output_dir=str(tmp_path), report_to="none")
     dataset = make_dataset([source], collator, DataArguments(), training)
@@ -280,35 +301,86 @@ def test_folder_is_training_data(folder, tmp_path, own_cache):
         assert all(answer in learnt for answer in answers)
 
 
-def test_card_counts_what_is_there(folder):
-    text = (folder / "README.md").read_text()
-    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
-    questions = str(sum(len(make_sample(options(), "train", index)["messages"]) // 2 for index in range(7)))
-    assert rows == [("train", "7", questions), ("validation", "2", "2"), ("test", "4", "4")]
-    assert all(f"`{name}`" in text for name in FEATURES)
-    assert "size_categories" not in text  # which the README has for the default options
+def test_dataset_of_pages_draws_them_when_asked():
+    dataset = PageDataset(3, 5, options())
+    assert len(dataset) == 5
+    assert dataset[4].image.tobytes() == make_page(3, 4, options()).image.tobytes()
 
 
-def test_card_has_the_recipe_that_makes_the_same_pages(folder):
-    text = (folder / "README.md").read_text()
-    recipe = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    again = Options(**recipe)
-    assert (again.tile_size, again.num_train, again.max_text_height) == (112, 7, 12)
-    assert make_sample(again, "train", 1) == make_sample(options(), "train", 1)
+def test_a_pack_makes_pages_where_neither_fonts_nor_faker_are_installed(tmp_path, monkeypatch):
+    """And the same in each process."""
+    found = fonts.find_families(None)
+    some = {name: found[name] for split in fonts.SPLITS for name in list(filter(_in(split), found))[:2]}
+    with monkeypatch.context() as patch:
+        patch.setattr(fonts, "find_families", lambda assets: some)
+        generate.main(["--pack", "true", "--output_dir", str(tmp_path / "pack")])
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.[ot]tf")) < 1_000_000
+    script = f"""
+import hashlib, sys
+sys.modules.update(dict.fromkeys(("faker", "wonderwords", "fontTools", "matplotlib")))
+from fila.fineprint import fonts
+from fila.fineprint.pages import PageOptions, make_page
+fonts._find_faces = None
+made = [make_page(0, 1, PageOptions(split=split, tile_size=112, assets={str(tmp_path / "pack")!r})) for split in fonts.SPLITS]
+print(*[hashlib.sha256(page.image.tobytes()).hexdigest() for page in made])
+"""
+    printed = {subprocess.check_output([sys.executable, "-c", script], cwd=tmp_path) for _ in range(2)}
+    assert len(printed) == 1
 
 
-def test_gallery_shows_boxes_and_cuts(folder):
-    colors = Counter(PIL.Image.open(folder / "gallery.png").convert("RGB").get_flattened_data())
+def _in(split):
+    return lambda name: fonts.split_of_family(name) == split
+
+
+def test_preview_shows_boxes_and_cuts(tmp_path):
+    generate.main(["--tile_size", "112", "--preview", "4", "--output_dir", str(tmp_path / "preview")])
+    colors = Counter(PIL.Image.open(tmp_path / "preview" / "preview.png").convert("RGB").get_flattened_data())
     assert colors[255, 0, 0] > 100  # boxes
     assert colors[0, 0, 255] > 100  # cuts
 
 
-def test_jpeg_is_the_page(pages):
-    page = pages["validation"][4]
-    row = make_sample(options(), "validation", 4)
-    decoded = np.asarray(PIL.Image.open(io.BytesIO(row["images"][0]["bytes"])), dtype=float)
-    assert decoded.shape == (*page.placement.image_size, 3)
-    assert np.abs(decoded - np.asarray(render(page))).mean() < 8
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--split dev", "split='dev' is not possible: choose one of train, validation, test"),
+        ("--min_text_height 90", "min_text_height=90.0 is not possible: it must be from 4 to 16"),
+        ("--tile_size 50", "tile_size=50 is not possible: it must be from 56 to 1344"),
+        ("--num_test -1", "num_test=-1 is not possible: it must be 0 or more"),
+        ("--max_questions 0", "max_questions=0 is not possible: it must be from 1"),
+        ("--num_train 0 --num_validation 0 --num_test 0", "there is nothing to make"),
+    ],
+)
+def test_bad_options_are_sentences_and_leave_nothing(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=f"^.*{message}"):
+        generate.main(["--output_dir", str(tmp_path / "output"), "--tile_size", "112", *arguments.split()])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_is_all_or_nothing(tmp_path, monkeypatch):
+    arguments = ["--output_dir", str(tmp_path / "output"), "--tile_size", "112", "--preview", "1"]
+
+    def fail(options, path):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "draw_preview", fail)
+        with pytest.raises(UserError, match="output cannot be written: No space left on device"):
+            generate.main(arguments)
+    assert list(tmp_path.iterdir()) == []
+    generate.main(arguments)
+    before = (tmp_path / "output" / "preview.png").read_bytes()
+    with pytest.raises(UserError, match="output exists already. Choose another one, or remove it"):
+        generate.main(arguments)
+    assert (tmp_path / "output" / "preview.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_missing_package_is_named(monkeypatch, tmp_path):
+    texts.split_pools.cache_clear()
+    texts.make_pools.cache_clear()
+    monkeypatch.setitem(sys.modules, "faker", None)
+    with pytest.raises(UserError, match=r"faker.*\[fineprint\]"):
+        generate.main(["--preview", "1", "--output_dir", str(tmp_path / "output")])
 
 
 @pytest.mark.parametrize(
@@ -353,54 +425,3 @@ def test_locate_agrees_with_points_of_the_text(grid, center, size, angle):
         assert largest < 0.85 + 0.03
     else:
         assert largest > 0.85 - 0.03
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--kinds receipt poem", "kinds=.*'poem'.* is not possible: choose one or more of receipt, form"),
-        ("--tile_size 100", "tile_size=100 is not possible: it must be a multiple of 14"),
-        ("--min_text_height 30", "Text of 30.0 to .* pixels does not go with tile_size=112"),
-        ("--num_test -1", "num_test=-1 is not possible: it must be 0 or more"),
-        ("--max_questions 0", "max_questions=0 is not possible: it must be 1 or more"),
-        ("--max_image_scale 0.5", "max_image_scale=0.5 is not possible"),
-        ("--num_train 0 --num_validation 0 --num_test 0", "there is nothing to make"),
-        ("--tile_size 56 --kinds letter --num_train 1", "Found no letter with text of 8 to 9.33333 pixels"),
-        (
-            "--tile_size 56 --kinds letter --num_train 2 --num_proc 2",
-            "Found no letter with text of 8 to 9.33333 pixels",
-        ),
-    ],
-)
-def test_bad_options_are_sentences_and_leave_nothing(arguments, message, tmp_path):
-    with pytest.raises(UserError, match=f"^.*{message}"):
-        generate.main(["--output_dir", str(tmp_path / "output"), "--tile_size", "112", *arguments.split()])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_output_is_all_or_nothing(tmp_path, monkeypatch):
-    output = tmp_path / "output"
-    arguments = ["--output_dir", str(output), "--tile_size", "112", "--num_train", "2", "--num_validation", "0"]
-    arguments += ["--num_test", "1"]
-
-    def fail(options, samples):
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(generate, "make_card", fail)
-        with pytest.raises(UserError, match="output cannot be written: No space left on device"):
-            generate.main(arguments)
-    assert list(tmp_path.iterdir()) == []
-
-    generate.main(arguments)
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match="output exists already. Choose another one, or remove it"):
-        generate.main(arguments)
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    assert list(tmp_path.iterdir()) == [output]
-
-
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"package 'skimage', which is not installed.*\[fineprint\]"):
-        sources.load_photo.__wrapped__("chelsea.png")

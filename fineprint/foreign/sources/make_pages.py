@@ -29,7 +29,7 @@ import PIL.Image
 from selenium import webdriver
 
 from fila.fineprint.foreign.sources import charts, printed
-from fila.fineprint.pages import Placement, corners, image_processor, locate
+from fila.fineprint.tiles import Canvas, corners
 
 HERE = Path(__file__).parent
 TILE = 336  # the paper's
@@ -106,7 +106,7 @@ def tighten(image, box):
     return left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
 
 
-def measure(image, found, placement):
+def measure(image, found):
     """The columns `box`, `position` and `text_height` of an answer; all `None` if it has no place."""
     if found is None:
         return {"box": None, "position": None, "text_height": None}
@@ -119,11 +119,11 @@ def measure(image, found, placement):
     # The highest: old-style digits are low, and J and Q go below the line.
     high = [tighten(image, box) for letter, box in zip(text, boxes) if re.match("[A-IK-PR-Z0-9]", letter)]
     heights = [capital[3] - capital[1] for capital in high if capital]
-    scale = placement.canvas_scale[1]
+    canvas = Canvas(image.size[::-1], TILE)
     return {
         "box": quad.flatten().tolist(),
-        "position": locate(placement.to_canvas(quad), TILE, placement.grid),
-        "text_height": round(float(max(heights) * scale), 1) if heights else None,
+        "position": canvas.locate(quad),
+        "text_height": round(float(max(heights) * canvas.scale[1]), 1) if heights else None,
     }
 
 
@@ -175,8 +175,6 @@ def make_page(name, program, text, show, folder):
     settings, questions = read_settings(text)
     image, characters = crop(*show(settings), settings)
     save(image, folder / "pages" / f"{name}.png")
-    size = image.size[::-1]
-    placement = Placement(size, image_processor(TILE).get_image_grid(*size), TILE)
     columns = {"kind": settings["kind"], "program": program, "language": settings["language"]}
     rows = []
     for question in questions:
@@ -188,7 +186,7 @@ def make_page(name, program, text, show, folder):
             **columns,
             "task": question["task"],
         }
-        rows.append(row | measure(image, find_answer(characters, question, name), placement))
+        rows.append(row | measure(image, find_answer(characters, question, name)))
     return rows
 
 

@@ -1,19 +1,27 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What stands on the pages: names, numbers, words, sentences and code. Each belongs to one split only."""
+"""What stands on the pages: names, numbers, words, sentences and code. Each belongs to one split only, but labels do not."""
 
 import json
 import re
 import string
 import sysconfig
-import textwrap
 import unicodedata
 import zlib
 from functools import cache
 from pathlib import Path
 
-LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pt_BR", "sv_SE", "da_DK", "fi_FI", "pl_PL")
-_FAKER = {"person": "name", "street": "street_address", "city": "city", "company": "company", "job": "job"}
+from fila.fineprint.fonts import CHARACTERS
+
+LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pt_BR", "sv_SE", "da_DK", "fi_FI", "no_NO")
+_FAKER = {
+    "person": "name",
+    "street": "street_address",
+    "city": "city",
+    "company": "company",
+    "job": "job",
+    "sentence": "sentence",
+}
 # Labels by the kind of value they name. All splits share them; half of the labels on a page are drawn words instead.
 _LABELS = {
     "person": "Name|Customer|Contact|Patient|Author|Driver|Teacher|Guest|Cashier|Owner|Signed by|Prepared by|Player",
@@ -36,7 +44,7 @@ _LABELS = {
 LABELS = {kind: labels.split("|") for kind, labels in _LABELS.items()}
 # Made values: 9 is a digit but 0, # a digit, A a letter, {name} one of `_PARTS`. A page writes a kind in one or two forms.
 _FORMS = {
-    "price": "$9.##|$9#.##|$9,###.##|9.## €|9#,## €|9.###,## €|£9##.##|9#.##|9,##|EUR 9##.##|CHF 9#.##|9## kr|9#.## USD|9#,## zł",
+    "price": "$9.##|$9#.##|$9,###.##|9.## €|9#,## €|9.###,## €|£9##.##|9#.##|9,##|EUR 9##.##|CHF 9#.##|9## kr|9#.## USD",
     "number": "9|9#|9##|9###|9####|9,###|9.###",
     "decimal": "0.##|9.#|9#.#|9.##|9##.#|9,#",
     "percent": "9#%|9.#%|9# %|9#,#%|9%",
@@ -79,6 +87,13 @@ def split_of_text(text):
     return {0: "test", 1: "validation"}.get(zlib.crc32(text.casefold().encode()) % 10, "train")
 
 
+def _clean(text):
+    """The text in characters that all fonts have, without double spaces."""
+    text = unicodedata.normalize("NFC", text)
+    plain = (c if c in CHARACTERS else unicodedata.normalize("NFKD", c)[0] for c in text)
+    return "".join(c if c in CHARACTERS else "-" for c in plain)
+
+
 @cache
 def make_pools():
     """Lists of texts by kind, `dict[str, list[str]]`, from Faker's locales, wonderwords' nouns and adjectives, and the prose
@@ -90,37 +105,36 @@ def make_pools():
     from faker import Faker
     from wonderwords import RandomWord
 
-    pools = {kind: [] for kind in (*_FAKER, "sentence", "listing")}
+    pools = {kind: [] for kind in (*_FAKER, "listing")}
     for locale in LOCALES:
         faker = Faker(locale)
         faker.seed_instance(0)
-        for kind, method in [*_FAKER.items(), ("sentence", "sentence")]:
-            if (locale, kind) == ("it_IT", "city"):
-                continue  # Faker takes these from a set, whose order changes from run to run
-            pools[kind] += [" ".join(getattr(faker, method)().split()) for _ in range(400)]
+        for kind, method in _FAKER.items():
+            if (locale, kind) != ("it_IT", "city"):  # Faker takes these from a set, whose order changes from run to run
+                pools[kind] += [" ".join(getattr(faker, method)().split()) for _ in range(400)]
     library = Path(sysconfig.get_path("stdlib"))
     for path in [*sorted(library.glob("*.py")), library / "pydoc_data" / "topics.py"]:
         source = path.read_text(encoding="utf-8", errors="ignore")
         pools["sentence"] += _PROSE.findall(" ".join(re.sub(r"#|\\n|['\"]\s+['\"]", " ", source).split()))
-        lines = [line.rstrip() for line in source.splitlines() if line.strip() and line.isascii() and "\t" not in line]
-        chunks = [lines[start : start + 24] for start in range(0, len(lines) - 24, 240)]
-        pools["listing"] += [textwrap.dedent("\n".join(chunk)) for chunk in chunks]
+        pools["listing"] += [
+            line.rstrip() for line in source.splitlines() if len(line.strip()) > 3 and "\t" not in line
+        ]
     words = RandomWord()
     for kind, regex in (("noun", "[A-Za-z -]{3,16}"), ("adjective", "[a-z]{3,12}")):
         pools[kind] = sorted(words.filter(include_parts_of_speech=[f"{kind}s"], regex=regex))  # it has no order
-    return {kind: list(dict.fromkeys(filter(None, pool))) for kind, pool in pools.items()}
+    return {kind: list(dict.fromkeys(map(_clean, pool))) for kind, pool in pools.items()}
 
 
 @cache
 def split_pools(split, assets):
     """The part of the pools that a split may show; from the folder `assets`, where [`pack_texts`] was called, if given."""
     pools = make_pools() if assets is None else json.loads((Path(assets) / "texts.json").read_text(encoding="utf-8"))
-    return {kind: [text for text in pool if split_of_text(text) == split] for kind, pool in pools.items()}
+    return {kind: [text for text in pool if split_of_text(text.strip()) == split] for kind, pool in pools.items()}
 
 
 def pack_texts(folder):
     """Writes the pools into a folder, for machines without Faker."""
-    (Path(folder) / "texts.json").write_text(json.dumps(make_pools(), ensure_ascii=False, indent=0), encoding="utf-8")
+    (folder / "texts.json").write_text(json.dumps(make_pools(), ensure_ascii=False, indent=0), encoding="utf-8")
 
 
 class Texts:
@@ -130,63 +144,48 @@ class Texts:
         rng (`random.Random`): where all chance comes from.
         split (`str`): whose texts are drawn.
         assets (`str` or `None`): see [`split_pools`].
-        characters (`set[str]`): those that the fonts of the page have. Accents that they lack are left out.
     """
 
-    def __init__(self, rng, split, assets, characters):
-        self.rng, self.split, self.pools, self.characters = rng, split, split_pools(split, assets), characters
-        self.used, self.label_kind, self.level_form = set(), None, None
+    def __init__(self, rng, split, assets):
+        self.rng, self.split, self.pools, self.used = rng, split, split_pools(split, assets), set()
         # Prices have one form, or one could not tell which is higher.
         self.forms = {kind: rng.choices(forms, k=1 if kind == "price" else 2) for kind, forms in _FORMS.items()}
 
-    def clean(self, text):
-        """The text in characters that the fonts of the page have."""
-        if self.characters.issuperset(text):
-            return text
-        text = "".join(c if c in self.characters else unicodedata.normalize("NFKD", c)[0] for c in text)
-        return "".join(c if c in self.characters else "-" for c in text)
-
-    def one(self, kind, fits=lambda text: True):
+    def draw(self, kind, fits=lambda text: True):
         """Draws a text of a kind, such as "person": the kinds are the pools, the forms, and the methods below.
 
         Raises:
-            DoesNotFit: none was found that is new on the page and for which `fits` holds.
+            DoesNotFit: none was found that belongs to the split, is new on the page, and for which `fits` holds.
         """
-        for _ in range(60):
+        for _ in range(100):
             if kind in self.forms:
-                text = self._fill(self.rng.choice(self.forms[kind]))
+                text = re.sub(r"\{\w+\}|[9#A](?![a-z])", self._fill, self.rng.choice(self.forms[kind]))
+            elif kind in self.pools:
+                text = self.rng.choice(self.pools[kind])
             else:
-                text = self.rng.choice(self.pools[kind]) if kind in self.pools else getattr(self, kind)()
-            text = self.clean(text)
-            if text.casefold() not in self.used and fits(text):
-                self.used.add(text.casefold())
-                return text
+                text = getattr(self, kind)()
+            is_pooled = kind not in self.forms and kind != "phrase"  # so it has a name or a noun of the split alone
+            if text.casefold() not in self.used and fits(text) and (is_pooled or split_of_text(text) == self.split):
+                return self.use(text)
         raise DoesNotFit
 
-    def _fill(self, form):
-        """A value in a form, drawn until it belongs to the split."""
+    def use(self, text):
+        self.used.add(text.casefold())
+        return text
 
-        def part(match):
-            name = match.group().strip("{}")
-            if name == "word":
-                return re.sub("[^a-z]", "", self.rng.choice(self.pools["noun"]).lower())
-            return self.rng.choice(_PARTS[name])
+    def _fill(self, match):
+        name = match.group().strip("{}")
+        if name == "word":
+            return re.sub("[^a-z]", "", self.rng.choice(self.pools["noun"]).lower())
+        return self.rng.choice(_PARTS[name])
 
-        for _ in range(200):
-            text = re.sub(r"\{\w+\}|[9#A](?![a-z])", part, form)
-            if split_of_text(text) == self.split or "{word}" in form:
-                return text
-        raise DoesNotFit  # a form of few values, such as "9%", may have none for this split
+    def label(self, kind, fits):
+        """Text that names a value of a kind: of the labels that all splits share, or words."""
+        labels = [text for text in LABELS.get(kind, ()) if text.casefold() not in self.used and fits(text)]
+        return self.use(self.rng.choice(labels)) if labels and self.rng.random() < 0.5 else self.draw("title", fits)
 
-    def label(self):
-        """Text that names a value of `label_kind`, or any value."""
-        if self.rng.random() < 0.5 and self.label_kind in LABELS:
-            return self.rng.choice(LABELS[self.label_kind])
+    def title(self):
         return self.words().capitalize() if self.rng.random() < 0.7 else self.words().title()
-
-    def level(self):
-        """A value of a chart, of about the size of the others."""
-        return self._fill(self.level_form)
 
     def words(self):
         """A noun, which may have an adjective."""

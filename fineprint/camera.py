@@ -10,6 +10,8 @@ import numpy as np
 import PIL.Image
 from PIL import ImageChops, ImageFilter
 
+from fila.fineprint.tiles import corners
+
 MAX_ANGLE = 3  # degrees
 
 
@@ -26,17 +28,15 @@ class Camera:
         self.rng, self.size, self.is_photo = rng, np.array([width, height]), is_photo
         self.margin = min(width, height) * rng.uniform(0.02, 0.07)
         self.is_straight = not is_photo and rng.random() < 0.855
-        corners, turn = (
-            np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (self.size / 2),
-            rng.uniform(-MAX_ANGLE, MAX_ANGLE),
-        )
+        page = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (self.size / 2)
+        turn = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
         cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        seen = corners if self.is_straight else corners @ np.array([[cosine, sine], [-sine, cosine]])
+        seen = page if self.is_straight else page @ np.array([[cosine, sine], [-sine, cosine]])
         if is_photo:
-            seen = seen + np.array([[rng.uniform(-0.05, 0.05) for _ in "xy"] for _ in corners]) * self.size
+            seen = seen + np.array([[rng.uniform(-0.05, 0.05) for _ in "xy"] for _ in page]) * self.size
         # Shrunk until all that is within the margin is in the image.
         seen = seen * min(1, ((self.size / 2) / (np.abs(seen).max(axis=0) - self.margin * 0.8)).min())
-        start, end = corners + self.size / 2, seen + self.size / 2
+        start, end = page + self.size / 2, seen + self.size / 2
         rows = [[x, y, 1, 0, 0, 0, -x * u, -y * u] for (x, y), (u, v) in zip(start, end)]
         rows += [[0, 0, 0, x, y, 1, -x * v, -y * v] for (x, y), (u, v) in zip(start, end)]
         matrix = np.append(np.linalg.solve(np.array(rows), np.concatenate([end[:, 0], end[:, 1]])), 1)
@@ -52,11 +52,16 @@ class Camera:
         low, high = self.to_image([point, (point[0], point[1] + 1)])
         return float(np.hypot(*(high - low)))
 
+    @property
+    def least_scale(self):
+        """The least [`scale`] within the margin."""
+        xs, ys = ((self.margin, side - self.margin) for side in self.size)
+        return min(self.scale((x, y)) for x in xs for y in ys)
+
     def corners(self, marks):
         """The corners in the image of the box around marks, as (4, 2), clockwise from the left top."""
-        boxes = np.array([mark.box if len(marks) < 5 else mark.quick_box for mark in marks])
-        (left, top), (right, bottom) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-        return self.to_image([(left, top), (right, top), (right, bottom), (left, bottom)])
+        boxes = np.array([mark.box for mark in marks])
+        return self.to_image(corners([*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]))
 
     def take(self, image, desk):
         """The image of a drawn page; `desk` is the color of what lies around it."""
@@ -76,7 +81,7 @@ def _grain(strength):
     return PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8))
 
 
-def light_unevenly(rng, image, darkest):
+def _light_unevenly(rng, image, darkest):
     """An RGB image under a light that is weaker in places: down to `darkest`, of 255."""
     light = PIL.Image.new("L", (3, 3))
     light.putdata([rng.randrange(darkest, 256) for _ in range(9)])
@@ -87,7 +92,7 @@ def light_unevenly(rng, image, darkest):
 def _photograph(rng, image):
     width, height = image.size
     if rng.random() < 0.8:
-        image = light_unevenly(rng, image, 150)
+        image = _light_unevenly(rng, image, 150)
     if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
     if rng.random() < 0.6:

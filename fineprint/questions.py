@@ -10,7 +10,7 @@ from collections import Counter
 from functools import cache
 from itertools import product
 
-from fila.fineprint.layouts.marks import Fact
+from fila.fineprint.marks import Fact
 
 MAX_ANSWER = 300  # characters of a block that is to be transcribed
 
@@ -40,13 +40,9 @@ WORDINGS = {
         "What [is in|is written in|is written on|do you read in] line {number} of {block}?",
         "[Line|Read line] {number} of {block}[?|.|:]",
     ),
-    "after": (
-        "[What|Which line|Which text] [comes|follows|stands|is] [directly|right|immediately] after {line}?",
-        "[Read|Give|Copy|Transcribe] the line [after|below|that follows|under] {line}[.|]",
-    ),
-    "before": (
-        "[What|Which line|Which text] [comes|stands|is] [directly|right|immediately] before {line}?",
-        "[Read|Give|Copy|Transcribe] the line [before|above|that precedes|over] {line}[.|]",
+    "neighbor": (
+        "[What|Which line|Which text] [comes|stands|is] [directly|right|immediately] {place} {line}?",
+        "[Read|Give|Copy|Transcribe|Write out|Tell me] [the line|what comes|what stands] {place} {line}[.|]",
     ),
     "heading": (
         _TELL + " the [heading|title] of {block}[.|]",
@@ -119,36 +115,34 @@ def word_question(rng, kind, slots):
 
 def _find_facts(draft):
     """All that can be asked about a page without ambiguity, as facts whose blocks have names."""
-    rng, nouns, facts = draft.rng, Counter(block.noun for block in draft.blocks), []
+    rng, facts = draft.rng, []
+    nouns = Counter(block.noun for block in draft.blocks)
     counts = Counter(line.casefold() for block in draft.blocks for line in block.read().splitlines())
+    headings = {text.text: text for block in draft.blocks for text in block.texts}
     for block in draft.blocks:
-        name, lines, own = (
-            f"the {block.noun}" if nouns[block.noun] == 1 else None,
-            block.read().splitlines(),
-            block.facts,
-        )
+        name, lines = f"the {block.noun}" if nouns[block.noun] == 1 else None, block.read().splitlines()
         if block.title and name:
-            heading = next(text for other in draft.blocks for text in other.texts if text.text == block.title)
-            own.append(Fact("heading", block.title, [heading], {"block": name}))
+            block.ask("heading", [headings[block.title]], block=name)
         if block.title and (name is None or rng.random() < 0.3):
             name = f'the {block.noun} {rng.choice(["under", "with the title", "called"])} "{block.title}"'
         if block.noun == "page":
-            own.append(Fact("heading", lines[0], block.texts, {"block": None}))
+            block.ask("heading", block.texts, block="the page")
         elif len(block.read()) <= MAX_ANSWER:
-            own.append(Fact("block", block.read(), block.texts, {"block": None}))
-        for number in rng.sample(range(len(lines) - 1), min(2, len(lines) - 1)) if block.in_order else []:
-            line, following = lines[number], lines[number + 1]
-            if min(sum(map(str.isalnum, text)) for text in (line, following)) < 3:
+            block.ask("block", block.texts, block.read(), block=None)
+        for number in rng.sample(range(len(lines) - 1), min(2, len(lines) - 1)) if block.in_order else ():
+            pair = lines[number : number + 2]
+            if min(sum(map(str.isalnum, line)) for line in pair) < 3:
                 continue
-            own.append(Fact("line", line, block.lines[number], {"number": str(number + 1), "block": None}))
-            if counts[line.casefold()] == 1:
-                own.append(Fact("after", following, block.lines[number + 1], {"line": line}))
-            if counts[following.casefold()] == 1:
-                own.append(Fact("before", line, block.lines[number], {"line": following}))
-        for fact in own:
-            if "block" in fact.slots:
-                fact.slots["block"] = fact.slots["block"] or name
-        facts += [fact for fact in own if fact.slots.get("block", name or "") is not None]
+            block.ask("line", block.lines[number], pair[0], number=str(number + 1), block=None)
+            is_lower = block.lines[number + 1][0].y > block.lines[number][0].y  # not so from column to column
+            for asked, places in ((1, ("after", "below", "under")), (0, ("before", "above", "over"))):
+                if counts[pair[1 - asked].casefold()] == 1:
+                    place = rng.choice(places if is_lower else places[:1])
+                    block.ask("neighbor", block.lines[number + asked], pair[asked], line=pair[1 - asked], place=place)
+        for fact in block.facts:
+            if fact.slots.get("block", "") is None:
+                fact.slots["block"] = name
+        facts += [fact for fact in block.facts if fact.slots.get("block", "") is not None]
     return facts
 
 
@@ -158,28 +152,25 @@ def _ask_whether(draft, texts, shown):
     if rng.random() < 0.5 and len(text.text) < 60:
         return Fact("exists", "yes", [text], {"text": text.text})
     kind = rng.choice(["item", "person", "code", "price", "date"])
-    other = draft.texts.one(kind, lambda text: text.casefold() not in shown.casefold())
+    other = draft.texts.draw(kind, lambda text: text.casefold() not in shown.casefold())
     return Fact("exists", "no", texts, {"text": other})
 
 
-def choose_facts(rng, draft, count, transcribe):
+def choose_facts(draft, count, transcribe):
     """Draws facts of a page to ask about: of as many kinds as there are, then any.
 
     Args:
-        rng (`random.Random`): where all chance comes from.
         draft ([`Draft`]): a composed page.
         count (`int`): at most so many are drawn.
         transcribe (`bool`): whether to add one for all text of the page.
     """
-    texts, shown = (
-        [text for block in draft.blocks for text in block.texts],
-        "\n".join(block.read() for block in draft.blocks),
-    )
-    facts, seen, order = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []
-    rng.shuffle(facts)
+    texts = [text for block in draft.blocks for text in block.texts]
+    shown = "\n".join(block.read() for block in draft.blocks)
+    facts, seen, ranked = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []
+    draft.rng.shuffle(facts)
     for fact in facts:
-        order.append((seen[fact.kind], len(order), fact))
+        ranked.append((seen[fact.kind], fact))
         seen[fact.kind] += 1
-    chosen = [fact for _, _, fact in sorted(order, key=lambda entry: entry[:2])[:count]]
-    rng.shuffle(chosen)
+    chosen = [fact for _, fact in sorted(ranked, key=lambda entry: entry[0])[:count]]
+    draft.rng.shuffle(chosen)
     return chosen + [Fact("page", shown, texts, {})] * transcribe

@@ -5,8 +5,7 @@
 import math
 from dataclasses import dataclass, field
 
-from fila.fineprint.layouts.fonts import capital_share, text_ink, text_width
-from fila.fineprint.layouts.texts import DoesNotFit
+from fila.fineprint.fonts import capital_share, place_glyphs, text_width
 
 
 def mix(color, other, share):
@@ -18,7 +17,7 @@ def luminance(color):
 
 
 def draw_color(rng, background, contrast, saturation=25):
-    """A color that differs from the background by at least `contrast` of 255 in luminance."""
+    """A color that differs from the background by at least `contrast` of 255 in luminance, or black or white."""
     light = luminance(background)
     for _ in range(50):
         level = rng.uniform(0, light - contrast) if light > 127 else rng.uniform(light + contrast, 255)
@@ -30,17 +29,18 @@ def draw_color(rng, background, contrast, saturation=25):
 
 @dataclass
 class Text:
-    """A text on one line: `x` and `y` is where its baseline begins, `capital` the height of its capitals in pixels."""
+    """A text on one line: `x` and `y` is where its baseline begins, `size` is in pixels per em."""
 
     text: str
-    x: float
-    y: float
+    x: int
+    y: int
     face: object
     size: int
     color: tuple
 
     @property
     def capital(self):
+        """Height of its capitals in pixels."""
         return self.size * capital_share(self.face)
 
     @property
@@ -48,14 +48,12 @@ class Text:
         return self.x + text_width(self.face, self.size, self.text)
 
     @property
-    def quick_box(self):
-        """Instead of the box of the ink, which is slow to measure: from baseline to capitals."""
-        return self.x, self.y - self.capital, self.end, self.y
-
-    @property
     def box(self):
-        left, top, right, bottom = text_ink(self.face, self.size, self.text)
-        return self.x + left, self.y + top, self.x + right, self.y + bottom
+        """(left, top, right, bottom) of its ink."""
+        glyphs = [glyph for glyph in place_glyphs(self.face, self.size, self.text) if glyph[0].width]
+        rights, bottoms = zip(*((left + mask.width, top + mask.height) for mask, left, top in glyphs))
+        left, top = (min(glyph[axis] for glyph in glyphs) for axis in (1, 2))
+        return self.x + left, self.y + top, self.x + max(rights), self.y + max(bottoms)
 
 
 @dataclass
@@ -69,8 +67,6 @@ class Shape:
     @property
     def box(self):
         return min(self.points[::2]), min(self.points[1::2]), max(self.points[::2]), max(self.points[1::2])
-
-    quick_box = box
 
 
 @dataclass
@@ -96,7 +92,7 @@ class Style:
     def __init__(self, rng, faces, capital, paper, ink, accent):
         self.rng, self.faces, self.paper, self.ink, self.accent = rng, faces, paper, ink, accent
         size, step = capital / min(map(capital_share, faces.values())), 1 if capital < 16 else 2 if capital < 32 else 6
-        self.size = math.ceil(size / step) * step  # few sizes, so that their glyphs are measured once
+        self.size = math.ceil(size / step) * step  # few sizes, so that their glyphs are drawn once
         self.capital = self.size * capital_share(faces["regular"])
         self.pitch = self.capital * rng.uniform(1.75, 2.6)
         self.pad = self.capital * rng.uniform(0.5, 1.3)
@@ -117,9 +113,8 @@ class Style:
     def width(self, text, kind="regular"):
         return text_width(self.face(kind), self.size, text)
 
-    def baseline(self, middle):
-        """Where the baseline is of text whose capitals are centred at this height."""
-        return round(middle + self.capital / 2)
+    def widest(self, texts, kind="regular"):
+        return max(self.width(text, kind) for text in texts)
 
 
 @dataclass
@@ -127,7 +122,7 @@ class Block:
     """A part of a page. Its left top corner is at (0, 0) until it is moved.
 
     `noun` says what it is in questions; `lines` are its texts in reading order; `in_order` says whether one may ask what
-    comes after a line.
+    comes after a line; `title` is the text of the heading above it.
     """
 
     noun: str
@@ -142,22 +137,40 @@ class Block:
 
     def write(self, style, text, x, middle, kind="regular", color=None, align=0, room=0, new_line=True):
         """Adds a text whose capitals are centred at the height `middle`, from `x` on, or aligned within `room` from there."""
-        if align:
-            x += (room - style.width(text, kind)) * align
-        mark = Text(text, round(x), style.baseline(middle), style.face(kind), style.size, color or style.ink)
-        self.texts.append(mark)
+        x += (room - style.width(text, kind)) * align if align else 0
+        y, face = round(middle + style.capital / 2), style.face(kind)
+        self.texts.append(Text(text, round(x), y, face, style.size, color or style.ink))
         if new_line or not self.lines:
             self.lines.append([])
-        self.lines[-1].append(mark)
-        return mark
+        self.lines[-1].append(self.texts[-1])
+        return self.texts[-1]
 
     def shape(self, method, points, **settings):
         self.shapes.append(Shape(method, [round(value) for value in points], settings))
         return self.shapes[-1]
 
+    def bar(self, left, top, right, bottom, color):
+        """Fills a rectangle, without the pixels at `right` and `bottom`."""
+        self.shape("rectangle", [left, top, max(left, right - 1), max(top, bottom - 1)], fill=color)
+
     def ask(self, kind, marks, answer=None, **slots):
-        """Adds a fact, whose answer is the text of the first mark if none is given."""
+        """Adds a fact, whose answer is the text of the first mark if none is given. `block=None` stands for the name that
+        the block has on its page."""
         self.facts.append(Fact(kind, marks[0].text if answer is None else answer, marks, slots))
+
+    def ask_count(self, count, things):
+        self.ask("count", self.texts, str(count), things=things, block=None)
+
+    def ask_places(self, items, things):
+        """Adds what can be asked about a sequence of texts: its length, and what is at a place."""
+        self.ask_count(len(items), things)
+        for place, item in [*zip(("first", "second", "third", "fourth", "fifth"), items), ("last", items[-1])]:
+            self.ask("item", [item], place=place, thing=things[:-1], block=None)
+
+    def ask_extremes(self, amounts, labels, low, high):
+        for amount, most in ((min(amounts), low), (max(amounts), high)):
+            if amounts.count(amount) == 1:
+                self.ask("extreme", [labels[amounts.index(amount)]], most=most, block=None)
 
     def move(self, x, y):
         x, y = round(x), round(y)
@@ -170,15 +183,3 @@ class Block:
     def read(self):
         """`str`: all its text, line by line."""
         return "\n".join(" ".join(text.text for text in line) for line in self.lines)
-
-
-def fitting_rows(rng, low, high, height, pitch):
-    """Draws a number of rows for which there is room.
-
-    Raises:
-        DoesNotFit: there is not even room for `low`.
-    """
-    high = min(high, int(height / pitch))
-    if high < low:
-        raise DoesNotFit
-    return rng.randint(low, high)

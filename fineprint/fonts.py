@@ -1,0 +1,190 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Font families: found where pip and Debian put them, checked for legible letters, each in one split. And their glyphs."""
+
+import json
+import re
+import sys
+import zlib
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+
+from fila.common.arguments import UserError
+
+SPLITS = ("train", "validation", "test")
+# What every family must draw, and pages use.
+CHARACTERS = frozenset(map(chr, [*range(0x20, 0x7F), *range(0xC0, 0x100)])) | set("£§«»°±·×–—‘’“”„•…€")
+MAX_FILE_SIZE = 3_000_000  # larger files are those of scripts with thousands of characters
+_PACKAGED = ("fontpkg_*/files/*.[ot]tf", "font_*/files/*.[ot]tf", "matplotlib/mpl-data/fonts/ttf/*.ttf")
+_SYSTEM = Path("/usr/share/fonts")
+_STYLES = {
+    **dict.fromkeys(("regular", "book", "roman", "normal", ""), "regular"),
+    "bold": "bold",
+    **dict.fromkeys(("italic", "oblique", "regular italic", "book oblique"), "italic"),
+}
+_WEIGHT_NAMES = re.compile(r" (Thin|Extra ?Light|Light|Medium|Semi ?Bold|Extra ?Bold|Black)$")
+# Families that share the letters of another under a name of their own: all go into the split of the second name.
+_SAME_LETTERS = {"arim": "libe", "tino": "libe", "cous": "libe", "carl": "lato", "bits": "deja", "free": "nimb"}
+# Mathematical letters, and cuts for sizes that another family of nearly the same name has.
+_UNUSABLE = re.compile(r"^cm[a-z]+\d+$|Math| (Display|Light|Medium)\b")
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity: faces are keys of all caches
+class Face:
+    """A style of a family: where its file is, and the weight to set where the file has all weights."""
+
+    path: str
+    weight: int | None = None
+
+
+def split_of_family(name):
+    """The one split that may use a family. Relatives, such as a sans and a mono of one name, are in the same.
+
+    Args:
+        name (`str`): of the family, such as "Fira Mono".
+    """
+    root = name.lower().split()[0][:4]
+    share = zlib.crc32(_SAME_LETTERS.get(root, root).encode()) % 20
+    return "test" if share < 4 else "validation" if share < 6 else "train"
+
+
+@lru_cache(maxsize=512)
+def load_font(face, size):
+    """A face at a size in pixels per em."""
+    # The basic layout depends on FreeType alone, and is the faster one.
+    font = ImageFont.truetype(face.path, size, layout_engine=ImageFont.Layout.BASIC)
+    if face.weight is not None:
+        axes = font.get_variation_axes()
+        font.set_variation_by_axes([face.weight if b"eight" in axis["name"] else axis["default"] for axis in axes])
+    return font
+
+
+@cache
+def capital_share(face):
+    """Height of a capital H, in em."""
+    return -load_font(face, 1000).getbbox("H", anchor="ls")[1] / 1000
+
+
+@lru_cache(maxsize=1 << 15)  # drawing glyphs would take most of the time of making pages
+def _draw_glyph(face, size, character):
+    """Advance in pixels, an "L" image, and the (left, top) of that, seen from where the baseline begins."""
+    font = load_font(face, size)
+    left, top, right, bottom = font.getbbox(character, anchor="ls")
+    mask = PIL.Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(mask).text((-left, -top), character, 255, font, "ls")
+    return round(font.getlength(character)), mask, left, top
+
+
+def text_width(face, size, text):
+    """Width of a text in pixels, without kerning."""
+    return sum([_draw_glyph(face, size, character)[0] for character in text])
+
+
+def place_glyphs(face, size, text):
+    """Yields an "L" image of each character of a text, without kerning, and the (left, top) where it goes, in pixels from
+    where the text's baseline begins."""
+    x = 0
+    for character in text:
+        advance, mask, left, top = _draw_glyph(face, size, character)
+        yield mask, x + left, top
+        x += advance
+
+
+def _is_legible(face):
+    """Whether a face has all characters, and small letters that do not look like capitals."""
+    from fontTools.ttLib import TTFont
+
+    if not CHARACTERS.issubset(map(chr, TTFont(face.path, lazy=True).getBestCmap())):
+        return False
+    x, h = (-load_font(face, 1000).getbbox(letter, anchor="ls")[1] for letter in "xh")
+    return 0.5 * capital_share(face) < x / 1000 < 0.93 * h / 1000 and 0.3 < capital_share(face) < 1.1
+
+
+@cache
+def is_monospaced(face):
+    return text_width(face, 64, "i") == text_width(face, 64, "W")
+
+
+def _find_faces():
+    """Yields (family, style, face) of every font file that is installed."""
+    paths = [path for folder in dict.fromkeys(sys.path) for pattern in _PACKAGED for path in Path(folder).glob(pattern)]
+    paths += _SYSTEM.rglob("*.[ot]tf")
+    for path in sorted(paths, key=lambda path: (path.name, path)):
+        if path.stat().st_size > MAX_FILE_SIZE:
+            continue
+        try:
+            font = ImageFont.truetype(path, 20, layout_engine=ImageFont.Layout.BASIC)
+            family, style = font.getname()
+            axes = [axis["name"] for axis in font.get_variation_axes()]
+        except OSError:  # not a font, or one without variations
+            axes = []
+        if not any(b"eight" in axis for axis in axes):
+            yield family, _STYLES.get((style or "").lower()), Face(str(path))
+            continue
+        family = _WEIGHT_NAMES.sub("", family or "")
+        for style, weight in [("italic", 400)] if "talic" in path.name else [("regular", 400), ("bold", 700)]:
+            yield family, style, Face(str(path), weight)
+
+
+@cache
+def find_families(assets):
+    """All families that can be used.
+
+    Args:
+        assets (`str` or `None`): a folder that [`pack_fonts`] wrote, to take them from; else what is installed counts.
+
+    Returns:
+        `dict[str, dict[str, Face]]`: by name, faces by style: "regular", and where it exists "bold" and "italic".
+    """
+    if assets is not None:
+        index, folder = json.loads((Path(assets) / "fonts.json").read_text(encoding="utf-8")), Path(assets) / "fonts"
+        return {
+            family: {style: Face(str(folder / name), weight) for style, (name, weight) in faces.items()}
+            for family, faces in index.items()
+        }
+    families = {}
+    for family, style, face in _find_faces():
+        if family and style and not _UNUSABLE.search(family):
+            families.setdefault(family, {}).setdefault(style, face)
+    return {
+        family: faces
+        for family, faces in sorted(families.items())
+        if "regular" in faces and _is_legible(faces["regular"])
+    }
+
+
+@cache
+def split_families(split, assets):
+    """`list[dict[str, Face]]`: the families of a split.
+
+    Raises:
+        UserError: none is installed.
+    """
+    found = [faces for name, faces in find_families(assets).items() if split_of_family(name) == split]
+    if not found:
+        raise UserError(
+            f'No font for the split {split!r} is installed. Install some with `pip install -e ".[fineprint]"`.'
+        )
+    return found
+
+
+def pack_fonts(folder):
+    """Writes all families into a folder, for machines where they are not installed; see [`find_families`]. The files have no
+    more than the characters that pages use."""
+    from fontTools import subset
+
+    (folder / "fonts").mkdir()
+    index, options = {}, subset.Options(layout_features=[], notdef_outline=True)
+    for family, faces in find_families(None).items():
+        index[family] = {style: (Path(face.path).name, face.weight) for style, face in faces.items()}
+        for path in {face.path for face in faces.values()}:
+            with subset.load_font(path, options, dontLoadGlyphNames=True) as font:
+                subsetter = subset.Subsetter(options)
+                subsetter.populate(unicodes=map(ord, CHARACTERS))
+                subsetter.subset(font)
+                font.save(folder / "fonts" / Path(path).name)
+    (folder / "fonts.json").write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -1,0 +1,69 @@
+# Copyright 2026 The FILA authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where text lies on the tiles that FilaImageProcessor cuts an image into."""
+
+from functools import cache
+from itertools import pairwise, product
+
+import numpy as np
+
+from fila import FilaImageProcessor
+from fila.common.layout import image_grid_pinpoints
+from fila.configuration_fila import get_content_box
+
+MAX_SHARE_ACROSS = 0.85  # of an answer's box that one tile may hold, if it is "across"
+MIN_DISTANCE_INSIDE = 1.0  # from the next tile, in pixels of the canvas, if it is "inside"
+
+
+@cache
+def _image_processor(tile_size):
+    return FilaImageProcessor(size=tile_size, image_grid_pinpoints=image_grid_pinpoints(tile_size))
+
+
+class Canvas:
+    """The canvas that the image processor picks for an image of `image_size` (height, width).
+
+    Attributes:
+        grid (`tuple[int, int]`): its rows and columns of tiles.
+        scale (`np.ndarray` of shape (2,)): pixels of the canvas for one of the image, along x and y.
+        offset (`np.ndarray` of shape (2,)): where the image's left top corner is on the canvas, (x, y).
+    """
+
+    def __init__(self, image_size, tile_size):
+        self.tile_size, self.grid = tile_size, _image_processor(tile_size).get_image_grid(*image_size)
+        canvas_size = self.grid[0] * tile_size, self.grid[1] * tile_size
+        top, left, height, width = get_content_box(image_size, canvas_size)
+        self.scale = np.array([width / image_size[1], height / image_size[0]])
+        self.offset = np.array([left, top])
+
+    def to_canvas(self, points):
+        """Points of the image, (..., 2) as (x, y), on the canvas."""
+        return points * self.scale + self.offset
+
+    def locate(self, quad):
+        """[`locate`] for a box whose corners are points of the image."""
+        return locate(self.to_canvas(quad), self.tile_size, self.grid)
+
+
+def corners(rectangle):
+    """(left, top, right, bottom) as a (4, 2) array of (x, y), clockwise from the left top corner."""
+    left, top, right, bottom = rectangle
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def locate(quad, tile_size, grid):
+    """Where a text lies on a canvas of `grid` tiles (rows, columns): "inside" a tile, "across" a cut, or, where a cut
+    touches it, neither: `None`. `quad` has the corners (x, y) of its box in pixels of the canvas, shape (4, 2)."""
+    from matplotlib.path import Path  # here, because pages can be made without it
+    from matplotlib.transforms import Bbox
+
+    low, high = quad.min(axis=0) - MIN_DISTANCE_INSIDE, quad.max(axis=0) + MIN_DISTANCE_INSIDE
+    cuts = [[tile_size * step for step in range(1, count)] for count in (grid[1], grid[0])]
+    xs, ys = ([low[axis], *(cut for cut in cuts[axis] if low[axis] < cut < high[axis]), high[axis]] for axis in (0, 1))
+    if len(xs) == len(ys) == 2:
+        return "inside"
+    areas = []
+    for (left, right), (top, bottom) in product(pairwise(xs), pairwise(ys)):
+        x, y = Path(quad, closed=True).clip_to_bbox(Bbox.from_extents(left, top, right, bottom)).vertices.T
+        areas.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+    return "across" if max(areas) <= MAX_SHARE_ACROSS * sum(areas) else None
