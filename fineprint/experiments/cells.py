@@ -7,7 +7,6 @@ reading order, filled up with 0; all of it is [`IGNORED`] where there are more c
 """
 
 import random
-import string
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +17,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from fila import FilaDataCollator
-from fila.fineprint.layouts.fonts import EXTRA_CHARACTERS, text_width
-from fila.fineprint.layouts.pages import PageOptions, get_canvas, make_page
+from fila.fineprint import fonts
+from fila.fineprint.pages import PageOptions, make_page
+from fila.fineprint.tiles import Canvas
 
 # Index 0 is for no character.
-CHARACTERS = string.digits + string.ascii_letters + string.punctuation + EXTRA_CHARACTERS
-CHARACTERS = {character: index for index, character in enumerate(dict.fromkeys(CHARACTERS), start=1)}
-NUM_ASCII = 94  # of them, which come first
+CHARACTERS = {character: index for index, character in enumerate(sorted(fonts.CHARACTERS - {" "}), start=1)}
+NUM_ASCII = sum(map(str.isascii, CHARACTERS))  # they come first
 SLOTS = 4
 IGNORED = -100
 MIN_HEIGHT = 5.5  # of legible capitals, in pixels of a view
@@ -50,7 +49,7 @@ def locate_characters(page):
     for text in (text for block in page.draft.blocks for text in block.texts):
         x, capital, word = text.x, text.capital, word + 1
         for character in text.text:
-            advance = text_width(text.face, text.size, character)
+            advance = fonts.text_width(text.face, text.size, character)
             if character == " ":
                 word += 1
             else:
@@ -96,19 +95,19 @@ def label_image(image_size, characters, image_processor, cell_size=None):
     num_cells = side // cell_size
     views = [place_characters(characters, side / size, 0, cell_size, (num_cells, num_cells))[0].reshape(-1, SLOTS)]
     if image_processor.do_dynamic_tiling:
-        (rows, columns), (top, left, height, width) = get_canvas(image_size[::-1], side)
+        canvas = Canvas(image_size[::-1], side)
+        rows, columns = canvas.grid
         shape = rows * num_cells, columns * num_cells
-        canvas, _ = place_characters(characters, (width, height) / size, (left, top), cell_size, shape)
-        canvas = canvas.reshape(rows, num_cells, columns, num_cells, SLOTS).swapaxes(1, 2)
-        views.append(canvas.reshape(-1, SLOTS))
+        labels, _ = place_characters(characters, canvas.scale, canvas.offset, cell_size, shape)
+        labels = labels.reshape(rows, num_cells, columns, num_cells, SLOTS).swapaxes(1, 2)
+        views.append(labels.reshape(-1, SLOTS))
     return torch.from_numpy(np.concatenate(views))
 
 
 def crop_page(rng, page, characters, side):
     """`tuple`: a part of a page whose canvas is tiled, about as large as a tile, and the characters on it."""
-    (width, height), (_, (_, _, canvas_height, canvas_width)) = page.image.size, get_canvas(page.image.size[::-1], side)
-    wide = min(width, round(side * rng.uniform(*CROP_SCALE) * width / canvas_width))
-    high = min(height, round(side * rng.uniform(*CROP_SCALE) * height / canvas_height))
+    (width, height), scale = page.image.size, Canvas(page.image.size[::-1], side).scale
+    wide, high = (min(most, round(side * rng.uniform(*CROP_SCALE) / s)) for most, s in zip((width, height), scale))
     left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
     characters = characters._replace(points=characters.points - (left, top))
     return page.image.crop((left, top, left + wide, top + high)), characters

@@ -32,7 +32,8 @@ from fila.evaluation.metrics import mean_with_interval
 from fila.fineprint.experiments.cells import locate_characters, place_characters
 from fila.fineprint.experiments.pretrain import EncoderPretraining, train_network
 from fila.fineprint.experiments.train_checkpoint import CheckpointArguments, make_model, make_pages
-from fila.fineprint.layouts.pages import PageOptions, get_canvas, make_page
+from fila.fineprint.pages import PageOptions, make_page
+from fila.fineprint.tiles import Canvas
 
 NAMES = {
     "none": "tiles alone (LLaVA-NeXT)",
@@ -82,13 +83,12 @@ def read_words(network, processor, options):
     num_cells, page_options = side // patch_size, PageOptions("test", options.tile_size, assets=options.assets)
     for number in tqdm(range(options.num_pages), unit="page", leave=False):
         page = make_page(options.seed, number, page_options)
-        characters, size = locate_characters(page), np.array(page.image.size)
-        grid, (top, left, height, width) = get_canvas(page.image.size[::-1], side)
-        scale, shape = (width, height) / size, (grid[0] * num_cells, grid[1] * num_cells)
-        _, places = place_characters(characters, scale, (left, top), patch_size, shape)
+        characters, canvas = locate_characters(page), Canvas(page.image.size[::-1], side)
+        shape = canvas.grid[0] * num_cells, canvas.grid[1] * num_cells
+        _, places = place_characters(characters, canvas.scale, canvas.offset, patch_size, shape)
         found = network.name(**image_processor(page.image, return_tensors="pt").to(device))[num_cells**2 :].cpu()
-        found = found.view(*grid, num_cells, num_cells, -1).transpose(1, 2).reshape(*shape, -1).numpy()
-        points, half = characters.points * scale + (left, top), characters.sizes * scale / 2
+        found = found.view(*canvas.grid, num_cells, num_cells, -1).transpose(1, 2).reshape(*shape, -1).numpy()
+        points, half = canvas.to_canvas(characters.points), characters.sizes * canvas.scale / 2
         low, high = (points - half) // side, (points + half) // side
         words = pd.DataFrame({"word": characters.words, "x": low[:, 0], "y": low[:, 1], "right": high[:, 0]})
         words["bottom"], words["place"] = high[:, 1], [place is not None for place in places]
