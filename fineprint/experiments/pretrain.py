@@ -9,16 +9,17 @@ it had a perfect encoder. No page comes twice, so that the losses are those of u
 """
 
 import json
+import math
 import shutil
+import time
 
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from fila.common.arguments import UserError, make_options
 from fila.fineprint.experiments.cells import CHARACTERS, IGNORED, SLOTS
-from fila.training.callbacks import find_checkpoint
-from fila.training.finetuning import FilaTrainingArguments
+from fila.training.callbacks import FilaTrainer, find_checkpoint
 
 EMPTY_SHARE = 0.1  # of the slots without a character, which are most, so many are learnt
 LOG = "log_history.json"
@@ -129,29 +130,86 @@ class DecoderPretraining(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits.float(), labels[:, 1:][is_learnt])}
 
 
-def train_network(network, make_batch, output, settings, trainer_class=Trainer, **options):
-    """Trains a network that returns its loss, on the batches that `make_batch` makes of the numbers from 0 on, from the
-    last checkpoint in the folder `output` on.
+class Clock(TrainerCallback):
+    """Ends a training after some seconds, and says which share of them it has waited for data."""
+
+    def __init__(self, seconds):
+        self.seconds, self.start, self.waited = seconds, time.perf_counter(), 0.0
+        self.last_step = self.start
+
+    def progress(self):
+        """`float`: the share of the time that is over."""
+        return min(1.0, (time.perf_counter() - self.start) / self.seconds)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.waited += time.perf_counter() - self.last_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.last_step = time.perf_counter()
+        control.should_training_stop = control.should_training_stop or self.progress() == 1
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        logs["waited_for_data"] = self.waited / (time.perf_counter() - self.start)
+
+
+class PageTrainer(FilaTrainer):
+    """A Trainer of networks that return their loss, on pages, of which none can be at fault. With `max_seconds`, the learning
+    rate falls with the time, along a cosine, and `max_steps` is only the most."""
+
+    compute_loss = Trainer.compute_loss
+
+    def __init__(self, *args, max_seconds=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.clock = None if max_seconds is None else Clock(max_seconds)
+        if self.clock:
+            self.add_callback(self.clock)
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self.clock is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        num_warmup, clock = max(1, self.args.get_warmup_steps(num_training_steps)), self.clock
+
+        def factor(step):
+            return min(1.0, (step + 1) / num_warmup) * 0.5 * (1 + math.cos(math.pi * clock.progress()))
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer if optimizer is None else optimizer, factor
+        )
+        return self.lr_scheduler
+
+
+def read_log(output):
+    """`list[dict]`: the log of the training in a folder."""
+    return json.loads((output / LOG).read_text())
+
+
+def train_network(network, make_batch, output, settings):
+    """Trains a network that returns its loss, on the batches that `make_batch` makes of the numbers from 0 on. Without
+    `max_seconds`, it goes on from the last checkpoint in the folder `output`.
 
     Args:
         network (`nn.Module`)
         make_batch (`Callable`): from a number to a `dict` of tensors.
         output (`Path`): folder of the checkpoints and of the log.
-        settings (`dict`): options of TrainingArguments, of which `max_steps` is needed.
-        trainer_class, options: what trains, and what else it takes.
+        settings (`dict`): options of TrainingArguments, of which `max_steps` is needed, and of [`PageTrainer`].
     """
+    names = ("max_seconds", "vision_lr", "fusion_lr")
+    own = {name: settings[name] for name in names if name in settings}
     fixed = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
-    fixed |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1}
-    arguments = make_options(FilaTrainingArguments, {**settings, **fixed}, output.name)
-    arguments.include_num_input_tokens_seen = "no"
+    fixed |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1, "remove_unused_columns": False}
+    fixed |= {"accelerator_config": {"dispatch_batches": False}, "disable_tqdm": False}
+    fixed |= {name: value for name, value in settings.items() if name not in names}
+    if "max_seconds" in own:
+        fixed["save_strategy"] = "no"
+    arguments = make_options(TrainingArguments, fixed, output.name)
     if arguments.n_gpu > 1:
         raise UserError("Several GPUs in one process are not supported: show it one, with CUDA_VISIBLE_DEVICES=0.")
     checkpoint, unfinished = find_checkpoint(output)
     for folder in unfinished:
         shutil.rmtree(folder)
     numbers = range(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
-    options |= {"train_dataset": numbers, "data_collator": lambda numbers: make_batch(*numbers)}
-    trainer = trainer_class(network, arguments, **options)
+    data = {"train_dataset": numbers, "data_collator": lambda numbers: make_batch(*numbers)}
+    trainer = PageTrainer(network, arguments, **data, **own)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     (output / LOG).write_text(json.dumps(trainer.state.log_history, indent=2) + "\n")
     for folder in output.glob("checkpoint-*"):

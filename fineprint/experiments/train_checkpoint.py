@@ -15,25 +15,18 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, GenerationConfig, Trainer
+from transformers import AutoProcessor, GenerationConfig
 from transformers.hf_argparser import HfArg
 
 from fila import FilaConfig, FilaForConditionalGeneration
-from fila.common.arguments import UserError, parse_arguments, run_command
+from fila.common.arguments import UserError, make_options, parse_arguments, run_command
 from fila.common.files import new_files
 from fila.common.layout import ROOT, TEXT_PREFIX, image_grid_pinpoints
-from fila.fineprint.experiments.cells import Pages
+from fila.fineprint.experiments.cells import Kind, Pages
 from fila.fineprint.experiments.pretrain import DecoderPretraining, EncoderPretraining, train_network
-from fila.training.callbacks import FilaTrainer
 
 PARTS = ("encoder", "decoder", "stage1", "stage2")
 WEIGHTS = "weights.safetensors"  # in float32, of what a part has trained
-
-
-class PageTrainer(FilaTrainer):
-    """A [`FilaTrainer`] for batches without names of samples: pages are drawn, so none is at fault."""
-
-    compute_loss = Trainer.compute_loss
 
 
 @dataclass
@@ -58,8 +51,14 @@ class CheckpointArguments:
     to_root: bool = HfArg(default=False, help="Replace the checkpoint at the root of this repository.")
 
     def __post_init__(self):
-        for part in set(self.parts) - set(PARTS):
-            raise UserError(f"parts has {part!r}; allowed are {', '.join(PARTS)}.")
+        for part in self.parts:
+            if part not in PARTS:
+                raise UserError(f"parts has {part!r}; allowed are {', '.join(PARTS)}.")
+        for part in PARTS:
+            if getattr(self, part) and not getattr(self, part).get("kinds"):
+                raise UserError(f"There are no kinds of pages in {part}.")
+            for kind in getattr(self, part).get("kinds", []):
+                make_options(Kind, kind, f"kinds of {part}")
 
 
 def make_model(options):
@@ -109,8 +108,7 @@ def train_part(options, part):
     else:
         load_parts(model, options, PARTS[:number])
         model.set_training_stage(number - 1)
-        rates = {name: settings.pop(name) for name in ("vision_lr", "fusion_lr") if name in settings}
-        train_network(model, pages.make_conversations, folder, settings, PageTrainer, **rates)
+        train_network(model, pages.make_conversations, folder, settings)
     weights = {name: value for name, value in model.state_dict().items() if is_trained(part, name)}
     with new_files(folder) as new:
         save_file(weights, new / WEIGHTS)
