@@ -1,136 +1,245 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pages with the characters in the cell of each visual token: what the pretraining learns from, the probe is measured on.
+"""Pages with the characters in the cell of each visual token, which is what the networks are pretrained on.
 
-A cell is the square of the ViT's view that one visual token stands for. Its label has [`SLOTS`] indices of [`CHARACTERS`]
-in reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or unknown ones.
+A cell is the square of a ViT's view that one visual token stands for. Its label has [`SLOTS`] indices of [`CHARACTERS`] in
+reading order, filled up with 0; all of it is [`IGNORED`] where there are more characters, or illegible ones.
 """
 
-import math
 import random
-import string
-from functools import cache
-from itertools import pairwise
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from fila import FilaDataCollator
-from fila.common.layout import CANVASES
-from fila.fineprint.blocks import Run
-from fila.fineprint.drawing import READ, make_messages, render
-from fila.fineprint.pages import Page, Placement, draw_image_size, image_processor, lay_out
-from fila.fineprint.sources import FONTS, Values, capital_height, load_font, measure, split_of
+from fila.fineprint import fonts
+from fila.fineprint.pages import PageOptions, make_page
+from fila.fineprint.tiles import Canvas
 
 # Index 0 is for no character.
-CHARACTERS = {c: n for n, c in enumerate(string.digits + string.ascii_letters + string.punctuation + "€£", start=1)}
+CHARACTERS = {character: index for index, character in enumerate(sorted(fonts.CHARACTERS - {" "}), start=1)}
+NUM_ASCII = sum(map(str.isascii, CHARACTERS))  # they come first
 SLOTS = 4
 IGNORED = -100
-TEXT_KINDS = ("price", "number", "code", "phone", "date", "time", "person", "city", "street", "job", "email", "shop")
-TEXT_KINDS += ("goods", "place", "words")
-TEXT_SCALE = (0.7, 1.1)  # of the smallest and the largest capitals of documents: the capitals of pages full of text
-TEXT_PAGES = 4  # of so many pages with pictures, all but one are full of text
-MAX_LINES = 6  # of scribbles
-LOW_RES_SHARE = 0.25  # of the decoder's batches, which have the global view alone, as in stage 1
-FIRST_PAGE = 10_000_000  # pages are numbered from here, so that none is one of the dataset, which begins with 0
+MIN_HEIGHT = 5.5  # of legible capitals, in pixels of a view
+MAX_NOISE = 0.7  # of cells that are shown to a decoder, as a share of their standard deviation
+EMPTY_SHARE = 0.05  # of the empty cells, so many are shown to a decoder
+CROP_SCALE = (0.75, 1.3)  # of the sides of a part of a page, in tiles
+MAX_LINES = 8  # of a scribble
 
 
-def lay_out_text(options, split, grid, number):
-    """[`~fila.fineprint.pages.Page`] `number` of a split, full of text, on a canvas of `grid` tiles, without questions. Each
-    line has a size and a font of its own. It has several times the characters of a document."""
-    rng = random.Random(f"text/{options.seed}/{split}/{number}")
-    size = draw_image_size(rng, grid, options.tile_size, options.max_image_scale)
-    angle, shear = (rng.uniform(-3, 3), rng.uniform(-0.04, 0.04)) if rng.random() < 0.4 else (0.0, 0.0)
-    placement = Placement(size, grid, options.tile_size, angle, shear)
-    low, high = TEXT_SCALE[0] * options.min_text_height, TEXT_SCALE[1] * options.max_text_height
-    values = Values(split, rng)
-    runs, y = [], placement.margin
-    while True:
-        font = rng.choice(FONTS[split][rng.choice(list(FONTS[split]))])
-        capital = placement.unit * low * (high / low) ** rng.random()
-        font_size = math.ceil(capital / capital_height(font) * 4) / 4
-        y += capital * rng.uniform(1.35, 1.8)
-        if y > size[0] - placement.margin:
-            return Page(split, "text", "lines", "", "", placement, runs, [], rng.getrandbits(32), 0)
-        x, num_misses = placement.margin + capital * rng.uniform(0, 2), 0
-        while num_misses < 3:
-            text = draw_words(values)
-            left, top, right, bottom = measure(font, font_size, text)
-            if x + right > size[1] - placement.margin:
-                num_misses += 1
-                continue
-            runs.append(Run(x, y, text, font, font_size, (x + left, y + top, x + right, y + bottom)))
-            x += right + capital * rng.uniform(0.5, 1.2)
+class Characters(NamedTuple):
+    """The characters of an image, spaces left out: indices of [`CHARACTERS`], their middles (x, y) and their sizes (width,
+    height of capitals), both of shape (n, 2) and in pixels, and the numbers of the words they belong to."""
+
+    indices: list
+    points: np.ndarray
+    sizes: np.ndarray
+    words: list
 
 
-def draw_words(values):
-    """`str`: a value of any kind, one of its words or a few random characters, in its own case or in capitals."""
-    rng = values.rng
-    while True:
-        text = getattr(values, rng.choice(TEXT_KINDS))()
-        if rng.random() < 0.5:
-            text = rng.choice(text.split())
-        if rng.random() < 0.15:
-            text = "".join(rng.choices(list(CHARACTERS), k=rng.randint(1, 8)))
-        if rng.random() < 0.15:
-            text = text.upper()
-        if split_of(text) == values.split:
-            return text
+def locate_characters(page):
+    """[`Characters`]: where the characters of a page are seen."""
+    indices, points, sizes, words, word = [], [], [], [], 0
+    for text in (text for block in page.draft.blocks for text in block.texts):
+        x, capital, word = text.x, text.capital, word + 1
+        for character in text.text:
+            advance = fonts.text_width(text.face, text.size, character)
+            if character == " ":
+                word += 1
+            else:
+                indices.append(CHARACTERS.get(character, IGNORED))
+                points.append((x + advance / 2, text.y - capital / 2))
+                sizes.append((advance, capital))
+                words.append(word)
+            x += advance
+    points, camera = np.array(points).reshape(-1, 2), page.draft.camera
+    seen = camera.to_image(points)
+    scales = [np.hypot(*(camera.to_image(points + step) - seen).T) for step in ((1, 0), (0, 1))]
+    return Characters(indices, seen, np.array(sizes).reshape(-1, 2) * np.stack(scales, axis=1), words)
 
 
-@cache
-def _advance(font, character):
-    return load_font(font, 1000).getlength(character) / 1000
+def place_characters(characters, scale, offset, cell_size, shape):
+    """Labels the cells of a view or canvas, on which the image is scaled by (x, y) and moved by (x, y). A character is in the
+    cell of its middle.
+
+    Returns:
+        `tuple[np.ndarray, list]`: labels of shape (rows, columns, SLOTS), and for each character its row, column and slot,
+        `None` if it has none.
+    """
+    labels, places = np.zeros((*shape, SLOTS), dtype=np.int64), []
+    cells = np.floor((characters.points * scale + offset) / cell_size).astype(int).tolist()
+    is_legible = (characters.sizes[:, 1] * scale[1] >= MIN_HEIGHT).tolist()
+    for index, (column, row), legible in zip(characters.indices, cells, is_legible):
+        places.append(None)
+        if 0 <= row < shape[0] and 0 <= column < shape[1]:
+            cell = labels[row, column]
+            if index == IGNORED or not legible or cell[-1]:  # full, or ignored already
+                cell[:] = IGNORED
+            else:
+                places[-1] = row, column, int(cell.argmin())
+                cell[cell.argmin()] = index
+    return labels, places
 
 
-def locate_characters(run):
-    """`np.ndarray` of shape (characters, 4, 2): the corners of the characters of a [`~fila.fineprint.blocks.Run`] on its
-    page. Their boxes are as wide as their advances and as high as capitals."""
-    edges = run.x + run.size * np.cumsum([0.0, *(_advance(run.font, character) for character in run.text)])
-    ys = (run.y - run.capital_height, run.y)
-    return np.array([[(x, y) for x in sides for y in ys] for sides in pairwise(edges)])
+def label_image(image_size, characters, image_processor, cell_size=None):
+    """`torch.Tensor` of shape (visual tokens, SLOTS): the labels of all visual tokens of an image of (width, height), in their
+    order. Smaller cells than a token's may be asked for."""
+    size, side = np.array(image_size), image_processor.size["height"]
+    cell_size = cell_size or image_processor.patch_size
+    num_cells = side // cell_size
+    views = [place_characters(characters, side / size, 0, cell_size, (num_cells, num_cells))[0].reshape(-1, SLOTS)]
+    if image_processor.do_dynamic_tiling:
+        canvas = Canvas(image_size[::-1], side)
+        rows, columns = canvas.grid
+        shape = rows * num_cells, columns * num_cells
+        labels, _ = place_characters(characters, canvas.scale, canvas.offset, cell_size, shape)
+        labels = labels.reshape(rows, num_cells, columns, num_cells, SLOTS).swapaxes(1, 2)
+        views.append(labels.reshape(-1, SLOTS))
+    return torch.from_numpy(np.concatenate(views))
 
 
-def label_cells(page, cell_size, view="canvas"):
-    """`np.ndarray` of shape (rows, columns, SLOTS): labels of the cells of a page, `cell_size` pixels wide on the ViT's
-    view, which is "canvas", all tiles laid together, or "global", the whole image on one tile. A character is in the
-    cell of its middle."""
-    placement = page.placement
-    rows, columns = (
-        side * placement.tile_size // cell_size for side in (placement.grid if view == "canvas" else (1, 1))
-    )
-    labels = np.zeros((rows, columns, SLOTS), dtype=np.int64)
-    for run in page.runs:
-        points = placement.to_image(locate_characters(run).mean(axis=1))
-        on_tile = points * (placement.tile_size / np.array(placement.image_size[::-1]))
-        points = placement.to_canvas(points) if view == "canvas" else on_tile
-        for character, (column, row) in zip(run.text, (points // cell_size).astype(int)):
-            if character != " " and 0 <= row < rows and 0 <= column < columns:
-                cell, index = labels[row, column], CHARACTERS.get(character)
-                if index is None or cell.all():  # full, or ignored already
-                    cell[:] = IGNORED
-                else:
-                    cell[cell.argmin()] = index
-    return labels
+def crop_page(rng, page, characters, side):
+    """`tuple`: a part of a page whose canvas is tiled, about as large as a tile, and the characters on it."""
+    (width, height), scale = page.image.size, Canvas(page.image.size[::-1], side).scale
+    wide, high = (min(most, round(side * rng.uniform(*CROP_SCALE) / s)) for most, s in zip((width, height), scale))
+    left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
+    characters = characters._replace(points=characters.points - (left, top))
+    return page.image.crop((left, top, left + wide, top + high)), characters
 
 
-def tile_cells(cells, side):
-    """Cells of canvases, a tensor of shape (N, rows, columns, ...), by tile: (N, tiles, side, side, ...)."""
-    return cells.unflatten(1, (-1, side)).unflatten(3, (-1, side)).transpose(2, 3).flatten(1, 2)
+@dataclass
+class Kind:
+    """A kind of batches of pages.
+
+    Args:
+        size (`int`): `PageOptions.tile_size`, which their sizes follow.
+        is_tiled (`bool`): whether the image processor tiles them.
+        is_cropped (`bool`): whether an encoder, as it is pretrained, sees a part of each page that is about as large as a view.
+        batch_size (`int`): pages of a batch.
+        share (`float`): how often the kind is drawn, relative to others.
+    """
+
+    size: int = 336
+    is_tiled: bool = True
+    is_cropped: bool = False
+    batch_size: int = 4
+    share: float = 1.0
 
 
-def label_tokens(page, patch_size, is_tiled, rng):
-    """`torch.Tensor` of shape (visual tokens, SLOTS): labels of all visual tokens of a page, in their order, 0 where they
-    would be `IGNORED`. Where there are tiles, half of the global views are left empty, so that the tiles are read."""
-    cells = torch.from_numpy(label_cells(page, patch_size, "global"))
-    views = [cells.flatten(0, 1)]
-    if is_tiled:
-        if rng.random() < 0.5:
-            views[0].zero_()
-        canvas = torch.from_numpy(label_cells(page, patch_size))
-        views.append(tile_cells(canvas.unsqueeze(0), len(cells)).flatten(0, 3))
-    return torch.cat(views).clamp(min=0)
+class Pages:
+    """Batches of pages, each the same whenever it is made.
+
+    Args:
+        seed (`int`): where all chance comes from.
+        processor (`FilaProcessor`): of the model.
+        kinds (`list[dict]`): what a [`Kind`] takes, for each of them.
+        max_text (`int`): longest conversation, in tokens beside the visual ones.
+        num_scribbles (`int`): how many of the first batches of cells are scribbles.
+        options: of `PageOptions`.
+    """
+
+    def __init__(self, seed, processor, kinds, max_text=600, num_scribbles=0, **options):
+        self.seed, self.max_text, self.num_scribbles = seed, max_text, num_scribbles
+        self.kinds, self.processors = [Kind(**kind) for kind in kinds], []
+        self.options = [PageOptions(tile_size=kind.size, **options) for kind in self.kinds]
+        for kind in self.kinds:
+            self.processors.append(copy(processor))
+            self.processors[-1].image_processor = copy(processor.image_processor)
+            self.processors[-1].image_processor.do_dynamic_tiling = kind.is_tiled
+
+    def draw(self, number):
+        """`tuple`: the pages of a batch, their [`Kind`], the processor they are for, and a `random.Random`."""
+        rng = random.Random(f"{self.seed}/{number}")
+        (which,) = rng.choices(range(len(self.kinds)), [kind.share for kind in self.kinds])
+        kind, options = self.kinds[which], self.options[which]
+        rows = range(number * 64, number * 64 + kind.batch_size)
+        return [make_page(self.seed, row, options) for row in rows], kind, self.processors[which], rng
+
+    def make_images(self, number):
+        """`dict` of tensors: the inputs of the vision tower, the `labels` of its visual tokens, and, if nothing is tiled,
+        `fine_labels` of cells of half the size, of shape (pages, rows * columns, SLOTS)."""
+        pages, kind, processor, rng = self.draw(number)
+        image_processor, parts = processor.image_processor, []
+        for page in pages:
+            parts.append((page.image, locate_characters(page)))
+            if kind.is_cropped:
+                parts[-1] = crop_page(rng, page, parts[-1][1], image_processor.size["height"])
+        inputs = image_processor([image for image, _ in parts], return_tensors="pt")
+        inputs["labels"] = torch.cat([label_image(image.size, where, image_processor) for image, where in parts])
+        if not image_processor.do_dynamic_tiling:
+            size = image_processor.patch_size // 2
+            inputs["fine_labels"] = torch.stack(
+                [label_image(im.size, where, image_processor, size) for im, where in parts]
+            )
+        return dict(inputs)
+
+    def make_conversations(self, number):
+        """`dict` of tensors: what a [`FilaDataCollator`] makes of pages and the questions about them."""
+        pages, _, processor, _ = self.draw(number)
+        image_processor = processor.image_processor
+        num_tokens = max(image_processor.get_number_of_image_tokens(*page.image.size[::-1]) for page in pages)
+        collator = FilaDataCollator(processor, max_length=num_tokens + self.max_text)
+        return collator([{"messages": make_messages(page), "images": [page.image]} for page in pages])
+
+    def make_cells(self, number):
+        """`dict` of tensors: conversations about pages whose visual tokens are labels. `input_ids`, `position_ids`,
+        `attention_mask` and `labels` are of shape (pages, length), `cells` of shape (visual tokens of the batch, SLOTS),
+        and how much `noise` they get. Most empty cells, which are most of a page, are left out, and their places are kept, in the `position_ids`.
+
+        The first `num_scribbles` batches are scribbles, with more and more lines. In these there is nothing to guess: they
+        teach, in short sequences, to look where the next character is.
+        """
+        if number < self.num_scribbles:
+            rng, processor = random.Random(f"{self.seed}/{number}"), self.processors[0]
+            side = processor.image_processor.size["height"] // processor.image_processor.patch_size
+            num_lines = 1 + number * MAX_LINES // self.num_scribbles
+            scribbles = [scribble(rng, side, num_lines) for _ in range(4 * self.kinds[0].batch_size)]
+            parts = [(labels, (side, side), make_turns([("Read.", text)])) for labels, text in scribbles]
+        else:
+            pages, _, processor, rng = self.draw(number)
+            label = partial(label_image, image_processor=processor.image_processor)
+            parts = [
+                (label(page.image.size, locate_characters(page)), page.image.size[::-1], make_messages(page))
+                for page in pages
+            ]
+        noise = 0 if number < self.num_scribbles else rng.uniform(0, MAX_NOISE)
+        collator, rows, cells = FilaDataCollator(processor), [], []
+        num_view = (processor.image_processor.size["height"] // processor.image_processor.patch_size) ** 2
+        for labels, image_size, messages in parts:
+            encoded = {key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()}
+            is_kept = (labels != 0).any(dim=-1) | torch.tensor([rng.random() < EMPTY_SHARE for _ in labels])
+            if len(labels) > num_view and rng.random() < 0.5:
+                is_kept[:num_view] = False  # the global view, so that the tiles are read
+            is_shown = encoded["input_ids"] != processor.image_token_id
+            is_shown[~is_shown] = is_kept
+            row = {key: ids[is_shown] for key, ids in {**encoded, "position_ids": torch.arange(len(is_shown))}.items()}
+            rows.append({key: ids[: int(is_kept.sum()) + self.max_text] for key, ids in row.items()})
+            cells.append(labels[is_kept])
+        paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED, "position_ids": 0}
+        batch = {key: pad_sequence([row[key] for row in rows], True, value) for key, value in paddings.items()}
+        batch["attention_mask"] = pad_sequence([torch.ones_like(row["labels"]) for row in rows], True)
+        return {**batch, "cells": torch.cat(cells), "noise": torch.tensor(noise)}
+
+
+def make_turns(pairs):
+    """A conversation about an image, of questions and answers."""
+    messages = []
+    for question, answer in pairs:
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    messages[0]["content"].insert(0, {"type": "image"})
+    return messages
+
+
+def make_messages(page):
+    """A conversation with all questions about a page."""
+    return make_turns([(sample.question, sample.answer) for sample in page.samples])
 
 
 def scribble(rng, side, num_lines):
@@ -139,78 +248,15 @@ def scribble(rng, side, num_lines):
     cells, lines = np.zeros((side, side, SLOTS), dtype=np.int64), []
     row = rng.randrange(max(1, side + 1 - num_lines))
     while row < side and len(lines) < num_lines:
-        advance, x, words = rng.uniform(0.45, 0.85), rng.uniform(0, 3), []
-        while x + (length := rng.randint(2, 6)) * advance <= side:
-            words.append("".join(rng.choices(list(CHARACTERS), k=length)))
+        advance, x, words = rng.uniform(0.3, 0.85), rng.uniform(0, side * 0.7), []
+        while x + (length := rng.randint(2, 6)) * advance <= side and len(words) < 5:
+            words.append("".join(rng.choices(list(CHARACTERS)[: None if rng.random() < 0.1 else NUM_ASCII], k=length)))
             for character in words[-1]:
                 cell = cells[row, int(x + advance / 2)]
                 cell[cell.argmin()] = CHARACTERS[character]
                 x += advance
             x += advance * rng.uniform(0.8, 2)
-        lines.append(" ".join(words))
+        if words:
+            lines.append(" ".join(words))
         row += rng.randint(1, 2)
     return torch.from_numpy(cells.reshape(-1, SLOTS)), "\n".join(lines)
-
-
-def lay_out_document(options, split, batch_size, number, place):
-    """[`~fila.fineprint.pages.Page`]: the document for a place in a batch; all kinds take turns."""
-    # Sample i has the kind i % kinds and the grid i // kinds % 5, so a batch has one grid.
-    num_kinds = len(options.kinds)
-    turn, kind = divmod(number // len(CANVASES) * batch_size + place, num_kinds)
-    turn = (FIRST_PAGE // num_kinds // len(CANVASES) + turn) * len(CANVASES) + number % len(CANVASES)
-    return lay_out(options, split, turn * num_kinds + kind)
-
-
-def lay_out_batch(options, split, batch_size, number):
-    """`list[`[`~fila.fineprint.pages.Page`]`]`: the pages of batch `number`, most of them full of text. All are on the same
-    canvas; canvases take turns."""
-    grid, first = CANVASES[number % len(CANVASES)], number * batch_size
-    return [
-        lay_out_text(options, split, grid, first + place)
-        if place % TEXT_PAGES
-        else lay_out_document(options, split, batch_size, number, place)
-        for place in range(batch_size)
-    ]
-
-
-def make_page_batch(options, split, batch_size, number):
-    """`dict` of tensors for the pages of [`lay_out_batch`]: the inputs of the vision tower, `labels` of shape (pages, rows,
-    columns, SLOTS) for the cells of the canvas, `fine_labels` with twice the rows and columns, and `global_labels` for
-    the cells of the global view."""
-    pages, processor = lay_out_batch(options, split, batch_size, number), image_processor(options.tile_size)
-    inputs = processor([render(page) for page in pages], return_tensors="pt")
-    side = processor.patch_size
-    views = {"labels": (side, "canvas"), "fine_labels": (side // 2, "canvas"), "global_labels": (side, "global")}
-    labels = {name: np.stack([label_cells(page, *view) for page in pages]) for name, view in views.items()}
-    return {**inputs, **{name: torch.from_numpy(value) for name, value in labels.items()}}
-
-
-def make_cell_batch(options, split, batch_size, number, processor, num_scribbles=0):
-    """`dict` of tensors for conversations about documents: `input_ids`, `attention_mask` and `labels` of shape (pages,
-    length), `cells` of shape (visual tokens of the batch, SLOTS) in place of pictures, and whether it `is_scribbled`.
-    `processor` is that of the model; whether it tiles is set anew for each batch.
-
-    The first `num_scribbles` batches are scribbles, with more and more lines, twice as many as there are pages in a
-    batch. In these there is nothing to guess: they teach, in short sequences, to look where the next character is.
-    """
-    rng = random.Random(f"cells/{options.seed}/{split}/{number}")
-    collator, patch_size = FilaDataCollator(processor), processor.image_processor.patch_size
-    is_scribbled = number < num_scribbles
-    is_tiled = processor.image_processor.do_dynamic_tiling = not is_scribbled and rng.random() >= LOW_RES_SHARE
-    sequences, cells = [], []
-    for place in range(2 * batch_size if is_scribbled else batch_size):
-        if is_scribbled:
-            labels, text = scribble(rng, options.tile_size // patch_size, 1 + number * MAX_LINES // num_scribbles)
-            messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": READ}]}]
-            messages.append({"role": "assistant", "content": text})
-            image_size = (options.tile_size, options.tile_size)
-        else:
-            page = lay_out_document(options, split, batch_size, number, place)
-            labels, messages = label_tokens(page, patch_size, is_tiled, rng), make_messages(page, True)
-            image_size = page.placement.image_size
-        cells.append(labels)
-        sequences.append({key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()})
-    paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED}
-    batch = {key: pad_sequence([row[key] for row in sequences], True, value) for key, value in paddings.items()}
-    batch["attention_mask"] = pad_sequence([torch.ones_like(row["labels"]) for row in sequences], True)
-    return {**batch, "cells": torch.cat(cells), "is_scribbled": torch.tensor(is_scribbled)}
