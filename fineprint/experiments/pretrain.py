@@ -148,9 +148,6 @@ class Clock(TrainerCallback):
         self.last_step = time.perf_counter()
         control.should_training_stop = control.should_training_stop or self.progress() == 1
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        logs["waited_for_data"] = self.waited / (time.perf_counter() - self.start)
-
 
 class PageTrainer(FilaTrainer):
     """A Trainer of networks that return their loss, on pages, of which none can be at fault. With `max_seconds`, the learning
@@ -163,6 +160,11 @@ class PageTrainer(FilaTrainer):
         self.clock = None if max_seconds is None else Clock(max_seconds)
         if self.clock:
             self.add_callback(self.clock)
+
+    def log(self, logs, *args, **kwargs):
+        if self.clock:
+            logs["waited_for_data"] = self.clock.waited / (time.perf_counter() - self.clock.start)
+        super().log(logs, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         if self.clock is None:
