@@ -120,14 +120,15 @@ class Kind:
     Args:
         size (`int`): `PageOptions.tile_size`, which their sizes follow.
         is_tiled (`bool`): whether the image processor tiles them.
-        is_cropped (`bool`): whether an encoder, as it is pretrained, sees a part of each page that is about as large as a view.
+        num_crops (`int`): instead of each page, an encoder that is pretrained sees so many parts of it, each about as large as
+            a view.
         batch_size (`int`): pages of a batch.
         share (`float`): how often the kind is drawn, relative to others.
     """
 
     size: int = 336
     is_tiled: bool = True
-    is_cropped: bool = False
+    num_crops: int = 0
     batch_size: int = 4
     share: float = 1.0
 
@@ -167,9 +168,9 @@ class Pages:
         pages, kind, processor, rng = self.draw(number)
         image_processor, parts = processor.image_processor, []
         for page in pages:
-            parts.append((page.image, locate_characters(page)))
-            if kind.is_cropped:
-                parts[-1] = crop_page(rng, page, parts[-1][1], image_processor.size["height"])
+            characters, side = locate_characters(page), image_processor.size["height"]
+            crops = [crop_page(rng, page, characters, side) for _ in range(kind.num_crops)]
+            parts += crops or [(page.image, characters)]
         inputs = image_processor([image for image, _ in parts], return_tensors="pt")
         inputs["labels"] = torch.cat([label_image(image.size, where, image_processor) for image, where in parts])
         if not image_processor.do_dynamic_tiling:

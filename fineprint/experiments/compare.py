@@ -110,7 +110,7 @@ def run_strategy(options, fusion_type, seed):
         network, processor = make_encoder(options, fusion_type, seed)
         if not (folder / WEIGHTS).exists():
             settings = dict(options.encoder)
-            pages = make_pages(options, settings, processor, seed)
+            pages = make_pages(options, settings, processor.for_model(network.model[0].config), seed)
             train_network(network, pages.make_images, folder, settings)
             save_file({name: value.clone() for name, value in network.state_dict().items()}, folder / WEIGHTS)
         network.load_state_dict(load_file(folder / WEIGHTS))

@@ -100,7 +100,7 @@ def train_part(options, part):
     if (folder / WEIGHTS).exists():
         return
     model, processor = make_model(options)
-    pages = make_pages(options, settings, processor, options.seed * len(PARTS) + number)
+    pages = make_pages(options, settings, processor.for_model(model.config), options.seed * len(PARTS) + number)
     if part == "encoder":
         train_network(EncoderPretraining(model), pages.make_images, folder, settings)
     elif part == "decoder":

@@ -26,7 +26,7 @@ from helpers import ROOT
 LETTERS = "".join(CHARACTERS)
 VIEW = {"size": 112, "is_tiled": False, "batch_size": 2}
 TILED = {"size": 112, "batch_size": 2}
-CROPPED = {**VIEW, "is_cropped": True}
+CROPPED = {**VIEW, "num_crops": 3}
 
 
 def make_small(**changes):
