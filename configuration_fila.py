@@ -302,13 +302,15 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
                 raise ValueError(
                     f"FilaConfig.{field}={getattr(self, field)!r} is invalid. Use one of {', '.join(allowed)}."
                 )
-        for field in NORMALIZATION_FIELDS[1:]:
-            values = getattr(self, field)
-            values = [values] if isinstance(values, (int, float)) else values
-            if len(values) not in (1, 3) or (field.endswith("std") and min(values) <= 0):
+        for field in NORMALIZATION_FIELDS:
+            value = getattr(self, field)
+            values = list(value) if isinstance(value, (list, tuple)) and field != "rescale_factor" else [value] * 3
+            is_positive = field == "rescale_factor" or field.endswith("std")
+            if len(values) != 3 or not all(_is_finite(item) and (item > 0 or not is_positive) for item in values):
+                allowed = "one number" if field == "rescale_factor" else "one number or 3, one for each channel,"
                 raise ValueError(
-                    f"FilaConfig.{field}={getattr(self, field)!r} must be one number or 3, one for each channel, and a "
-                    "standard deviation must be positive. Use the value of the image processor."
+                    f"FilaConfig.{field}={value!r} must be {allowed} and finite{' and positive' * is_positive}. Use the value of "
+                    "the image processor."
                 )
         num_layers = vision_config.num_hidden_layers
         feature_layer = self.vision_feature_layer
@@ -377,6 +379,10 @@ class FilaConfig(PreTrainedConfig, RemoteCodeMixin):
 
 def _is_int(value):
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _reject_misspelt_fields(config, kwargs):

@@ -29,7 +29,7 @@ def open_image(path):
         raise UserError(f"{path} is not an image that can be read: {error or type(error).__name__}") from error
 
 
-def print_geometry(model, processor, inputs):
+def print_geometry(model, inputs):
     """Prints how one image was tiled, and its tokens."""
     (height, width), (rows, columns) = inputs["image_sizes"][0].tolist(), inputs["image_grids"][0].tolist()
     view_sizes = [inputs[key].shape[-1] for key in ("pixel_values", "high_res_pixel_values") if key in inputs]
@@ -102,7 +102,7 @@ def main(arguments=None):
     start = time.perf_counter()
     inputs = prepare_inputs(processor, [[{"role": "user", "content": content}]])
     preprocess_time = time.perf_counter() - start
-    print_geometry(model, processor, inputs)
+    print_geometry(model, inputs)
     inputs = inputs.to(model.device, dtype=model.dtype)
     new_tokens, encoder_time, decoder_time = stream_answer(model, processor, inputs, arguments.max_new_tokens)
     print(

@@ -180,9 +180,14 @@ def _normalize(pixels, rescale_factor, mean, std):
     if pixels.dtype != torch.uint8:
         return pixels
     mean, std = (torch.tensor(values, dtype=torch.float32).mul(1 / rescale_factor) for values in (mean, std))
-    # A copy that blocks would wait for all that the device has to do.
-    mean, std = (values.view(-1, 1, 1).to(pixels.device, non_blocking=True) for values in (mean, std))
+    mean, std = (_send(values.view(-1, 1, 1), pixels.device) for values in (mean, std))
     return (pixels - mean).div_(std)
+
+
+def _send(tensor, device):
+    """Copies a tensor of the CPU to a device, without waiting for what the device has to do. On "mps" such a copy may read memory
+    that is free already (pytorch/pytorch#189690), so there it waits."""
+    return tensor.to(device, non_blocking=device.type != "mps")
 
 
 def _area_weights(start, length, num_cells, num_outputs):
@@ -257,9 +262,7 @@ class FilaStageAlign(nn.Module):
             boxes = [[edge * cells for edge in box] for box in content_boxes]
             weights_y = torch.stack([_area_weights(top, length, height, side) for top, _, length, _ in boxes])
             weights_x = torch.stack([_area_weights(left, length, width, side) for _, left, _, length in boxes])
-            # A copy that blocks would wait for the ConvNeXt.
-            options = {"device": stage_map.device, "dtype": stage_map.dtype, "non_blocking": True}
-            weights_y, weights_x = weights_y.to(**options), weights_x.to(**options)
+            weights_y, weights_x = (_send(w.to(stage_map.dtype), stage_map.device) for w in (weights_y, weights_x))
             global_view = weights_y[:, None] @ stage_map @ weights_x.transpose(1, 2)[:, None]
         views = [self._to_tokens(global_view, 1, 1, side)]
         if (rows, columns) != (0, 0):

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import yaml
 from datasets import Dataset, Features, Image, List, Value
-from matplotlib.figure import Figure
 
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.files import new_folder
@@ -117,6 +116,8 @@ def write_split(options, split, folder):
 
 def draw_preview(options, path):
     """Draws pages with the boxes of answers in red, the cuts between tiles in blue, and what is asked above each."""
+    from matplotlib.figure import Figure  # here, because the pages can be made without it
+
     num_columns = min(3, options.preview)
     num_rows = -(-options.preview // num_columns)
     figure = Figure(figsize=(5 * num_columns, 5 * num_rows), layout="constrained")

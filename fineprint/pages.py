@@ -224,17 +224,3 @@ def make_page(seed, row, options):
         samples.setdefault(question, Sample(question, fact.answer, fact.kind, camera.corners(fact.marks), height))
     desk = draft.paper if rng.random() < 0.5 else draw_color(rng, draft.paper, 0, 60)
     return Page(camera.take(draft.render(), desk), list(samples.values()), draft)
-
-
-class PageDataset:
-    """`num_pages` pages for `torch.utils.data.DataLoader`; item i is drawn when it is asked for, by `make` from seed, row and
-    options."""
-
-    def __init__(self, seed, num_pages, options, make=make_page):
-        self.seed, self.num_pages, self.options, self.make = seed, num_pages, options, make
-
-    def __len__(self):
-        return self.num_pages
-
-    def __getitem__(self, row):
-        return self.make(self.seed, row, self.options)

@@ -86,6 +86,12 @@ def test_text_config_may_be_any_causal_decoder():
         ({"image_mean": [0.5, 0.5]}, "image_mean=.0.5, 0.5. must be one number or 3"),
         ({"high_res_image_std": [0.5, 0.0, 0.5]}, "high_res_image_std=.0.5, 0.0, 0.5..*positive"),
         ({"image_std": 0}, "image_std=0 .*positive"),
+        ({"image_mean": None}, "image_mean=None .*one number or 3"),
+        ({"high_res_image_mean": [None, 0.5, 0.5]}, "high_res_image_mean=.None, 0.5, 0.5. "),
+        ({"image_std": [0.5]}, "image_std=.0.5. .*one number or 3"),
+        ({"image_std": float("nan")}, "image_std=nan .*finite"),
+        ({"rescale_factor": 0}, "rescale_factor=0 .*positive"),
+        ({"rescale_factor": [1, 1, 1]}, "rescale_factor=.1, 1, 1. must be one number "),
     ],
 )
 def test_config_error_names_field_value_and_what_is_allowed(fields, message):

@@ -4,9 +4,11 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fila.modeling_fila import _normalize
 from helpers import FUSION_TYPES, tiny_model
 
 
@@ -38,3 +40,26 @@ def test_encoder_never_waits_for_the_device(fusion_type, dtype):
     with torch.no_grad(), RefuseWaits():
         tokens = model.model.vision_tower(**inputs).last_hidden_state
     assert tokens.shape == (14, 17, 32)
+
+
+class NoteCopies(TorchDispatchMode):
+    """Notes whether each copy to another device waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.__name__.startswith("_to_copy") and kwargs.get("device") not in (None, args[0].device):
+            self.waits.append(not kwargs.get("non_blocking"))
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_copies_wait_on_mps_alone(device):
+    """There, a copy that does not wait may read memory that is free already. No such device is needed: tensors are fake."""
+    with FakeTensorMode(), NoteCopies() as copies:
+        pixels = _normalize(torch.empty(1, 3, 56, 56, dtype=torch.uint8, device=device), 1 / 255, 0.5, [0.2, 0.3, 0.4])
+    assert pixels.device.type == device and pixels.dtype == torch.float32
+    assert copies.waits == [device == "mps"] * 2

@@ -23,7 +23,7 @@ from fila import FilaDataCollator, FilaImageProcessor
 from fila.common.arguments import UserError
 from fila.common.layout import image_grid_pinpoints
 from fila.fineprint import fonts, generate, texts
-from fila.fineprint.pages import PageDataset, PageOptions, make_page
+from fila.fineprint.pages import PageOptions, make_page
 from fila.fineprint.questions import WORDINGS, list_wordings
 from fila.fineprint.tiles import Canvas, corners, locate
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
@@ -297,12 +297,6 @@ def test_folder_is_training_data(folder, tmp_path, own_cache):
         learnt = collator.processor.tokenizer.decode(batch["labels"][index][batch["labels"][index] != -100])
         answers = [message["content"][0]["text"] for message in source.dataset[number]["messages"][1::2]]
         assert all(answer in learnt for answer in answers)
-
-
-def test_dataset_of_pages_draws_them_when_asked():
-    dataset = PageDataset(3, 5, options())
-    assert len(dataset) == 5
-    assert dataset[4].image.tobytes() == make_page(3, 4, options()).image.tobytes()
 
 
 def test_a_pack_makes_pages_where_neither_fonts_nor_faker_are_installed(tmp_path, monkeypatch):
