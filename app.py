@@ -40,7 +40,9 @@ def load_model(name):
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
     dtype = "auto" if device else "float32"
     model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype=dtype)
-    return model.eval().to(device or "cpu"), processor.for_model(model.config)
+    if hasattr(processor, "for_model"):  # which the code of older models lacks
+        processor = processor.for_model(model.config)
+    return model.eval().to(device or "cpu"), processor
 
 
 def open_image(path):

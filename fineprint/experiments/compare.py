@@ -31,7 +31,7 @@ from fila.common.files import new_files
 from fila.evaluation.metrics import mean_with_interval
 from fila.fineprint.experiments.cells import locate_characters, place_characters
 from fila.fineprint.experiments.pretrain import EncoderPretraining, train_network
-from fila.fineprint.experiments.train_checkpoint import CheckpointArguments, make_model, make_pages
+from fila.fineprint.experiments.train_checkpoint import WEIGHTS, CheckpointArguments, make_model, make_pages
 from fila.fineprint.pages import PageOptions, make_page
 from fila.fineprint.tiles import Canvas
 
@@ -42,7 +42,6 @@ NAMES = {
     "channel_concat": "channel concatenation",
     "cvfm": "CVFM (FILA)",
 }
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass
@@ -112,7 +111,8 @@ def run_strategy(options, fusion_type, seed):
             settings = dict(options.encoder)
             pages = make_pages(options, settings, processor.for_model(network.model[0].config), seed)
             train_network(network, pages.make_images, folder, settings)
-            save_file({name: value.clone() for name, value in network.state_dict().items()}, folder / WEIGHTS)
+            with new_files(folder) as new:
+                save_file(network.state_dict(), new / WEIGHTS)
         network.load_state_dict(load_file(folder / WEIGHTS))
         words = read_words(network.eval(), processor, options)
         with new_files(folder) as new:

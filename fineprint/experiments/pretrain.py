@@ -89,6 +89,7 @@ class EncoderPretraining(nn.Module):
     def name(self, **images):
         """`torch.Tensor` of shape (visual tokens, SLOTS): the characters that the visual tokens of images most likely hold."""
         features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
+        self.stage_maps.clear()
         return 1 + self.heads[0](features).unflatten(-1, (SLOTS, -1))[..., 1:].argmax(dim=-1)
 
     @staticmethod
@@ -134,11 +135,15 @@ class Clock(TrainerCallback):
     """Ends a training after some seconds, and says which share of them it has waited for data."""
 
     def __init__(self, seconds):
-        self.seconds, self.start, self.waited = seconds, time.perf_counter(), 0.0
-        self.last_step = self.start
+        self.seconds, self.waited, self.start, self.last_step = seconds, 0.0, None, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = self.last_step = time.perf_counter()
 
     def progress(self):
         """`float`: the share of the time that is over."""
+        if self.start is None:
+            return 0.0
         return min(1.0, (time.perf_counter() - self.start) / self.seconds)
 
     def on_step_begin(self, args, state, control, **kwargs):

@@ -54,6 +54,10 @@ class CheckpointArguments:
         for part in self.parts:
             if part not in PARTS:
                 raise UserError(f"parts has {part!r}; allowed are {', '.join(PARTS)}.")
+        if self.canvas_scales != [1] and (self.encoder or self.decoder):
+            raise UserError(
+                f"canvas_scales={self.canvas_scales} is for stages 1 and 2 alone: labels of cells are for [1]."
+            )
         for part in PARTS:
             if getattr(self, part) and not getattr(self, part).get("kinds"):
                 raise UserError(f"There are no kinds of pages in {part}.")
