@@ -71,7 +71,8 @@ VARIANT = {
 
 def describe(record):
     """`str`: which of its file's records this one is."""
-    return ", ".join(form.format(record[key]) for key, form in VARIANT.items() if key in record)
+    parts = [form.format(record[key]) for key, form in VARIANT.items() if key in record]
+    return ", ".join(part for part in parts if part not in ("batch 1", "1 processes"))
 
 
 def is_met(value, goal):
@@ -87,7 +88,7 @@ def format_table(titles, rows):
 def make_tables(folder, base):
     """`str`: a table with a row for each figure of the result files in a folder, those with goals first, and one with a row
     for each file. Links start from `base`."""
-    order = {name: place for place, name in enumerate([*RUNS, *GPU_RUNS])}
+    order = {name: place for place, name in enumerate(RUNS | GPU_RUNS)}
     figures, files = [], []
     for path in sorted(folder.glob("*.json"), key=lambda path: order.get(path.stem, len(order))):
         content = json.loads(path.read_text())
