@@ -36,7 +36,8 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from fila.benchmarks.harness import LLAMA_8B_TEXT, Median, make_parser, measure_in_turn, parse, report
+from fila.benchmarks.harness import Median, make_parser, measure_in_turn, parse, report
+from fila.benchmarks.models import LLAMA_8B, llama, vit
 from fila.common.layout import ROOT
 
 # Between this process and the one that is measured: Linux counts the peak of the process that starts another as that
@@ -48,22 +49,12 @@ _, status, usage = os.wait4(process, 0)
 print(usage.ru_maxrss)
 sys.exit(status != 0)
 """
-VIT_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+# Decoder, ViT, ConvNeXt, and the largest size of the decoder's shards.
 PRESETS = {
-    "full": (LLAMA_8B_TEXT, VIT_L, "convnext_large_mlp", "5GB"),
+    "full": (LLAMA_8B, vit(1024), "convnext_large_mlp", "5GB"),
     # 1/50 of the bytes: narrower, and fewer layers.
-    "fiftieth": (
-        LLAMA_8B_TEXT | {"vocab_size": 16032, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 9},
-        VIT_L | {"hidden_size": 256, "intermediate_size": 1024},
-        "convnext_nano",
-        "100MB",
-    ),
-    "small": (
-        LLAMA_8B_TEXT | {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
-        VIT_L | {"hidden_size": 64, "intermediate_size": 128},
-        "convnext_atto",
-        "500KB",
-    ),
+    "fiftieth": (llama(16032, 1024, 3584, 9, 32, 8, tied=False), vit(256), "convnext_nano", "100MB"),
+    "small": (llama(2048, 64, 128, 2, 32, 8, tied=False), vit(64), "convnext_atto", "500KB"),
 }
 
 
@@ -104,8 +95,8 @@ def write_sources(folder, preset):
     text, vision, architecture, max_shard_size = PRESETS[preset]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT)  # the automatic class asks whether to trust the folder
     tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    text_config = LlamaConfig(tie_word_embeddings=False, dtype="bfloat16", **text, **tokens)
-    vision_config = CLIPVisionConfig(image_size=336, patch_size=14, **vision)
+    text_config = LlamaConfig(dtype="bfloat16", **text, **tokens)
+    vision_config = CLIPVisionConfig(**vision)
     with torch.device("meta"):
         decoder, vit = AutoModelForCausalLM.from_config(text_config), CLIPVisionModel(vision_config)
         convnext = timm.create_model(architecture, num_classes=0)
@@ -171,13 +162,11 @@ def main(arguments=None):
         sides = {title: partial(run_once, title, command, output) for title, command in commands.items()}
         measured = measure_in_turn(sides, options.repeats, warm_up=False)
     seconds, peaks = ({title: Median(pair[n] for pair in pairs) for title, pairs in measured.items()} for n in (0, 1))
-    results = [
-        rows[title]
-        | {"cp_s": seconds["cp"], "convert_s": seconds[title]}
-        | {"ratio": seconds[title] / seconds["cp"], "peak_gib": peaks[title]}
-        for title in ("convert", "convert and verify")
-    ]
-    report("convert", options, results, {"ratio": "<= 2.0", "peak_gib": "<= 3.72"})
+    results = []
+    for title, column in {"convert": "ratio", "convert and verify": "verified_ratio"}.items():
+        row = rows[title] | {"cp_s": seconds["cp"], "convert_s": seconds[title], "ratio": None, "verified_ratio": None}
+        results.append(row | {column: seconds[title] / seconds["cp"], "peak_gib": peaks[title]})
+    report("convert", options, results)
 
 
 if __name__ == "__main__":

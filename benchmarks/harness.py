@@ -1,6 +1,7 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks share: options, timing of two sides in turn, tables, and results as JSON."""
+"""What the benchmarks share: options, timing of sides in turn, the figures that they report with their goals, and results as
+JSON."""
 
 import argparse
 import json
@@ -18,45 +19,51 @@ from pathlib import Path
 import torch
 import transformers
 
-from fila import FilaConfig, FilaForConditionalGeneration
 from fila.common.files import new_files
 from fila.common.layout import DTYPES
 
-IMAGE_TOKEN_ID = 3
-# Decoders of the shapes of Llama-3-8B, Llama-3.2-1B and SmolLM2-135M, and one for smoke tests.
-LLAMA_8B_TEXT = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-}
-LLAMA_1B_TEXT = {
-    "vocab_size": 128256,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "tie_word_embeddings": True,
-}
-SMOLLM2_TEXT = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-}
-SMALL_TEXT = {
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
+# The columns of each benchmark that answer its question: what they compare, and the bound that they should meet.
+FIGURES = {
+    "preprocess": {
+        "uint8_ratio": ("preprocessing to bytes, time / LLaVA-NeXT's", "<= 0.6"),
+        "ratio": ("preprocessing to floats, time / LLaVA-NeXT's", "<= 1.0"),
+    },
+    "encode": {"ratio": ("encoder, time / CLIP's and ConvNeXt's", "<= 1.02")},
+    "generate": {
+        "prefill_ratio": ("prefill, time / LlamaForCausalLM's", "<= 1.02"),
+        "decode_ratio": ("decoding, tokens/s / LlamaForCausalLM's", ">= 0.98"),
+    },
+    "train_step": {
+        "speed_per_flop_ratio": ("training, FLOP/s / LLaVA-NeXT's", ">= 0.97"),
+        "memory_ratio": ("training, memory / LLaVA-NeXT's", "<= 1.4"),
+        "speed_ratio": ("training, samples/s / LLaVA-NeXT's", "none"),
+    },
+    "train_memory": {
+        "stage_1_ratio": ("stage 1, memory / training everything", "<= 0.45"),
+        "checkpointed_stage_1_ratio": ("stage 1, ViT checkpointed, memory / training everything", "<= 0.27"),
+    },
+    "wait_for_data": {
+        "wait_share": ("share of training that waits for data", "< 0.05"),
+        "headroom": ("loader alone, samples/s / training's", "none"),
+    },
+    "load_data": {
+        "mb_ratio": ("a batch between processes, bytes / floats", "<= 0.26"),
+        "speed_ratio": ("loader, samples/s, bytes / floats", "none"),
+        "peak_ratio": ("loader, memory, bytes / floats", "none"),
+        "to_device_ratio": ("copy to the device, time, bytes / floats", "none"),
+        "step_ratio": ("training step, time, bytes / floats", "none"),
+    },
+    "index_data": {
+        "first_ratio": ("first check of data, time / one process", "<= 1.1"),
+        "second_ratio": ("second start, time / first", "<= 0.05"),
+    },
+    "convert": {
+        "ratio": ("conversion, time / cp", "<= 2.0"),
+        "verified_ratio": ("conversion with verification, time / cp", "<= 2.5"),
+        "peak_gib": ("conversion, memory, GiB", "<= 3.72"),
+    },
+    "canvases": {"train_ratio": ("training step on a canvas, time / on 2x2", "none")},
+    "finetune": {"peak_gib": ("fine-tuning on one page, memory, GiB", "none")},
 }
 
 
@@ -82,11 +89,10 @@ def make_parser(description, presets, repeats, device=True, **sizes):
         count = len(default) if isinstance(default, list) else None
         shown = f"{name.replace('_', ' ')} (default: {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, nargs=count, default=default, help=shown)
+    parser.set_defaults(device="cpu", dtype="float32", repeats=1, default_repeats=repeats)
     if repeats is not None:
-        parser.add_argument(
-            "--repeats", type=int, help=f"timed rounds, after one to warm up (default: {repeats}, preset small: 1)"
-        )
-        parser.set_defaults(default_repeats=repeats)
+        shown = f"timed rounds, after one to warm up (default: {repeats}, preset small: 1)"
+        parser.add_argument("--repeats", type=int, default=None, help=shown)
     if device:
         parser.add_argument("--device", default="cpu", help="device to measure on (default: cpu)")
         parser.add_argument("--dtype", choices=DTYPES, default="float32", help="dtype of the model (default: float32)")
@@ -94,10 +100,10 @@ def make_parser(description, presets, repeats, device=True, **sizes):
 
 
 def parse(parser, arguments=None):
-    """Parses the command line and sets the number of threads.
+    """Parses the command line, sets the number of threads and the seed.
 
     Returns:
-        `argparse.Namespace`, with `given`, the command line without `--output`.
+        `argparse.Namespace`, with `given`, the command line without `--output`, and `factory`, device and dtype of tensors.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
@@ -105,9 +111,11 @@ def parse(parser, arguments=None):
         place = given.index("--output")
         del given[place : place + 2]
     options.given = given
-    if getattr(options, "repeats", 1) is None:
+    options.factory = {"device": options.device, "dtype": DTYPES[options.dtype]}
+    if options.repeats is None:
         options.repeats = 1 if options.preset == "small" else options.default_repeats
     torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
     return options
 
 
@@ -181,44 +189,6 @@ def median_in_turn(sides, repeats, device="cpu"):
     return {name: Median(seconds) for name, seconds in measured.items()}
 
 
-def make_model(vision, convnext, text, fusion_layers, device, dtype):
-    """A FILA of random weights: its vision branch, the options of its ConvNeXt, and its decoder, a Llama."""
-    text = {"model_type": "llama", "max_position_embeddings": 8192, "bos_token_id": None, "eos_token_id": None, **text}
-    config = FilaConfig(
-        vision_config={"patch_size": 14, **vision},
-        convnext_config=convnext,
-        text_config={"pad_token_id": 0, **text},
-        fusion_layers=fusion_layers,
-        image_token_id=IMAGE_TOKEN_ID,
-    )
-    return FilaForConditionalGeneration(config).to(device, dtype)
-
-
-def make_image_inputs(config, batch, grid, device, dtype):
-    """Image inputs of noise: images that fill their canvas of `grid` rows and columns of tiles, (0, 0) for none."""
-    rows, columns = grid
-    size, high_res_size = config.vision_config.image_size, config.high_res_image_size
-    factory = {"device": device, "dtype": dtype}
-    return {
-        "pixel_values": torch.randn(batch, 1 + rows * columns, 3, size, size, **factory),
-        "high_res_pixel_values": torch.randn(batch, max(rows * columns, 1), 3, high_res_size, high_res_size, **factory),
-        "image_sizes": torch.tensor([[max(rows, 1) * size, max(columns, 1) * size]] * batch),
-        "image_grids": torch.tensor([grid] * batch),
-    }
-
-
-def make_prompts(config, batch, grid, text_length):
-    """`torch.Tensor` of shape (batch, length): prompts of one image on `grid` and `text_length` tokens of random text."""
-    rows, columns = grid
-    visual = torch.full((batch, (1 + rows * columns) * config.grid_size**2), IMAGE_TOKEN_ID)
-    text = torch.randint(IMAGE_TOKEN_ID + 1, config.text_config.vocab_size, (batch, text_length))
-    return torch.cat([visual, text], dim=1)
-
-
-def count_parameters(module):
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def describe_machine(device):
     """`str`: the kind of GPU, or the kind of processor and its number of cores."""
     if device.type == "cuda":
@@ -229,35 +199,29 @@ def describe_machine(device):
     return f"{model}, {os.cpu_count()} cores"
 
 
-def report(name, options, results, goals):
-    """Prints the results as a table and, with `--output`, writes them as JSON.
+def report(name, options, results):
+    """Prints the results as a table, with the goals of the benchmark, and, with `--output`, writes them as JSON.
 
     Args:
-        name (`str`): name of the benchmark.
+        name (`str`): name of the benchmark, as in `FIGURES`.
         options (`argparse.Namespace`): from [`parse`].
         results (`list[dict]`): one row each, all with the same keys. The JSON file has the `spread` of each [`Median`].
-        goals (`dict[str, str]`): for columns that answer the question of the benchmark, the bound that they should meet,
-            such as "<= 1.02", or "none".
     """
     settings = {
         "command": shlex.join(["python", f"benchmarks/{name}.py", *options.given]),
-        "machine": describe_machine(torch.device(getattr(options, "device", "cpu"))),
+        "machine": describe_machine(torch.device(options.device)),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "threads": options.threads,
-        "dtype": getattr(options, "dtype", "float32"),
-        "preset": options.preset,
-        "repeats": getattr(options, "repeats", 1),
+        **{key: getattr(options, key) for key in ("threads", "dtype", "preset", "repeats")},
     }
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     print_table(results)
-    if goals:
-        print("goals: " + ", ".join(f"{column} {bound}" for column, bound in goals.items()))
+    print("goals: " + ", ".join(f"{column} {goal}" for column, (_, goal) in FIGURES[name].items()))
     if options.output is not None:
         spreads = [{key: getattr(value, "spread", None) for key, value in row.items()} for row in results]
         rows = [row | {"spread": {k: v for k, v in spread.items() if v}} for row, spread in zip(results, spreads)]
-        content = {"benchmark": name, "settings": settings, "goals": goals, "results": rows}
         with new_files(options.output.parent) as folder:
+            content = {"benchmark": name, "settings": settings, "results": rows}
             (folder / options.output.name).write_text(json.dumps(content, indent=2) + "\n")
 
 

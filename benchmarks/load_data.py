@@ -26,22 +26,20 @@ from pathlib import Path
 import datasets
 import torch
 from torch.utils.data import DataLoader
-from transformers import AutoProcessor, TrainingArguments
+from transformers import TrainingArguments
 
-from fila import FilaDataCollator, FilaImageProcessor
-from fila.benchmarks.harness import make_model, make_parser, median_in_turn, parse, report
+from fila import FilaDataCollator
+from fila.benchmarks.counters import MIB
+from fila.benchmarks.harness import make_parser, median_in_turn, parse, report
 from fila.benchmarks.index_data import write_data
-from fila.benchmarks.preprocess import make_image
-from fila.benchmarks.train_memory import MIB
-from fila.benchmarks.train_memory import PRESETS as MODELS
-from fila.common.layout import DTYPES, ROOT, image_grid_pinpoints
+from fila.benchmarks.models import MODELS, make_model, make_processor
+from fila.benchmarks.preprocess import UINT8, make_image
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset
 
 # Rows, width and height of their images, samples of a batch, side of a tile.
 PRESETS = {"paper": (64, (1024, 768), 4, 336), "small": (8, (160, 120), 2, 56)}
 NUM_WORKERS = 2
-SIDES = {"bytes": {"do_rescale": False, "do_normalize": False}, "floats": {}}
-GOALS = {"speed_ratio": "none", "mb_ratio": "<= 0.26", "peak_ratio": "none"}
+SIDES = {"bytes": UINT8, "floats": {}}
 
 
 def memory_bytes():
@@ -62,10 +60,7 @@ def load_all(loader, before):
 
 def make_loader(folder, images_kwargs, tile_size, batch_size, **options):
     """The DataLoader of the Trainer for the data in a folder."""
-    processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    pinpoints = image_grid_pinpoints(tile_size)
-    processor.image_processor = FilaImageProcessor(size=tile_size, image_grid_pinpoints=pinpoints, **images_kwargs)
-    collator = FilaDataCollator(processor, max_length=4096)
+    collator = FilaDataCollator(make_processor(tile_size, **images_kwargs), max_length=4096)
     source = load_data_source(0, str(folder / "data.json"))
     arguments = TrainingArguments(str(folder), use_cpu=True, report_to="none")
     dataset = make_dataset([source], collator, DataArguments(), arguments)
@@ -75,7 +70,7 @@ def make_loader(folder, images_kwargs, tile_size, batch_size, **options):
 
 def time_steps(batches, options):
     """Seconds of the copy to the device and of a step, for a batch of each side."""
-    model = make_model(**MODELS[options.step], device=options.device, dtype=DTYPES[options.dtype]).train()
+    model = make_model(**MODELS[options.step], **options.factory).train()
     model.set_training_stage(2)
     batches = {name: {k: v for k, v in batch.items() if k != "sample_ids"} for name, batch in batches.items()}
 
@@ -94,7 +89,7 @@ def time_steps(batches, options):
 
 def main(arguments=None):
     parser = make_parser(__doc__, PRESETS, repeats=5)
-    parser.add_argument("--step", choices=MODELS, help="model of train_memory.py to train on the batches")
+    parser.add_argument("--step", choices=MODELS, help="model of models.py to train on the batches")
     options = parse(parser, arguments)
     datasets.disable_progress_bars()
     num_rows, size, batch_size, tile_size = PRESETS[options.preset]
@@ -120,9 +115,7 @@ def main(arguments=None):
     row["speed_ratio"] = row["bytes_samples_per_s"] / row["floats_samples_per_s"]
     for column in ("mb_per_batch", "peak_mib"):
         row[f"{column.split('_')[0]}_ratio"] = row[f"bytes_{column}"] / row[f"floats_{column}"]
-    report(
-        "load_data", options, [row], GOALS | ({"to_device_ratio": "none", "step_ratio": "none"} if options.step else {})
-    )
+    report("load_data", options, [row])
 
 
 if __name__ == "__main__":

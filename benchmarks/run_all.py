@@ -1,6 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the benchmarks, all or those that are named, each in a process of its own, and makes the table of their results.
+"""Runs the benchmarks, all or those that are named, each in a process of its own, and makes the tables of their results.
 
     python benchmarks/run_all.py                  # minutes for each; results/ and README.md get the new figures
     python benchmarks/run_all.py encode generate
@@ -8,12 +8,11 @@
     python benchmarks/run_all.py --preset gpu --output_dir build/gpu              # the sizes of the paper, in minutes
     python benchmarks/run_all.py --table          # nothing is measured
 
-The preset "gpu" first runs the tests that depend on the device (`pytest -m gpu`), then what a GPU is for. The table is written
-again after each benchmark; in another folder than the default it is `table.md`.
+The preset "gpu" first runs the tests that depend on the device (`pytest -m gpu`), then what a GPU is for. The tables are
+written again after each benchmark; in another folder than the default they are in `table.md`.
 """
 
 import argparse
-import ast
 import importlib
 import json
 import multiprocessing
@@ -22,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fila.benchmarks.harness import format_value
+from fila.benchmarks.harness import FIGURES, format_value
 from fila.common.layout import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,81 +30,88 @@ START, END = "<!-- made by run_all.py -->\n", "<!-- end -->\n"
 # Name of the result file, without its ending: script and variant, and what a full run is given besides.
 RUNS = {
     "preprocess": ("preprocess", ""),
-    "load_data": ("load_data", ""),
-    "wait_for_data": ("wait_for_data", "--threads 2"),
+    "preprocess_two_threads": ("preprocess --threads 2", ""),
     "encode": ("encode", "--threads 2 --repeats 5"),
     "encode_cut_clip": ("encode --cut-clip", "--threads 2 --repeats 5"),
     "encode_low_resolution": ("encode --grid 0 0", "--threads 2 --repeats 9"),
     "generate": ("generate", "--threads 2"),
-    "train_memory": ("train_memory", "--threads 2"),
     "train_step": ("train_step", "--threads 2 --repeats 5"),
+    "train_memory": ("train_memory", "--threads 2"),
+    "wait_for_data": ("wait_for_data", "--threads 2"),
+    "load_data": ("load_data", ""),
     "index_data": ("index_data", ""),
     "convert": ("convert", ""),
+    "canvases": ("canvases", ""),
+    "finetune": ("finetune", ""),
 }
+LLAMA_1B = "--preset llama-1b --batch-size 4"
 GPU_RUNS = {
     "encode": ("encode", "--preset paper --batch-size 8"),
-    "train_step": ("train_step", "--preset llama-1b --batch-size 4"),
-    "train_step_checkpointed": ("train_step", "--preset llama-1b --batch-size 4 --gradient-checkpointing"),
+    "train_step": ("train_step", LLAMA_1B),
+    "train_step_checkpointed": ("train_step --gradient-checkpointing", LLAMA_1B),
     "load_data": ("load_data", "--step llama-1b"),
-    "generate": ("generate", "--preset llama-1b --batch-size 4 --new-tokens 128"),
+    "generate": ("generate", f"{LLAMA_1B} --new-tokens 128"),
     "train_step_convnext_large": (
-        "train_step",
-        "--preset llama-1b-convnext-large --batch-size 4 --gradient-checkpointing",
+        "train_step --gradient-checkpointing",
+        "--preset llama-1b-convnext-large --batch-size 4",
     ),
     "encode_convnext_large": ("encode", "--preset convnext-large --batch-size 8"),
 }
 GPU_OPTIONS = "--device cuda --dtype bfloat16"
-VARIANT = {"what": "{}", "size": "{}", "stage": "stage {}", "batch": "batch {}"}  # columns that tell records apart
+# The columns that tell the records of a file apart.
+VARIANT = {
+    "name": "{}",
+    "what": "{}",
+    "stage": "stage {}",
+    "size": "{}",
+    "processes": "{} processes",
+    "batch": "batch {}",
+}
 
 
-def read_goals(path):
-    """The result file as a `dict`, and each of its figures that has a goal, as index of its record, column and goal."""
-    content = json.loads(path.read_text())
-    figures = [
-        (index, column, goal)
-        for index, record in enumerate(content["results"])
-        for column, goal in content["goals"].items()
-        if isinstance(record.get(column), (int, float))
-    ]
-    return content, figures
+def describe(record):
+    """`str`: which of its file's records this one is."""
+    parts = [form.format(record[key]) for key, form in VARIANT.items() if key in record]
+    return ", ".join(part for part in parts if part not in ("batch 1", "1 processes"))
 
 
 def is_met(value, goal):
-    """Whether a value keeps a goal such as "<= 1.02", "1" or "none"."""
-    if goal == "none":
-        return True
+    """Whether a value keeps a goal such as "<= 1.02" or "none"."""
     sign, _, bound = goal.rpartition(" ")
-    compare = {"": operator.eq, "<": operator.lt, "<=": operator.le, ">=": operator.ge}[sign]
-    return compare(value, ast.literal_eval(bound))
+    return not sign or {"<": operator.lt, "<=": operator.le, ">=": operator.ge}[sign](value, float(bound))
 
 
-def make_table(folder, base):
-    """`str`: one row for each figure of the result files in a folder that has a goal. Links start from `base`."""
-    titles = ["file", "record", "variant", "figure", "goal", "measured", "machine", "versions", "command"]
-    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    for path in sorted(folder.glob("*.json"), key=lambda path: (json.loads(path.read_text())["benchmark"], path.name)):
-        content, figures = read_goals(path)
-        settings = content["settings"]
-        machine = f"{settings['machine']}, threads {settings['threads']}, {settings['dtype']}"
-        versions = f"torch {settings['torch']}, transformers {settings['transformers']}"
-        for index, column, goal in figures:
-            record = content["results"][index]
-            variant = ", ".join(form.format(record[key]) for key, form in VARIANT.items() if key in record)
-            shown = goal if is_met(record[column], goal) else f"**{goal}**"
-            measured = format_value(record[column], record.get("spread", {}).get(column))
-            cells = [f"[{path.stem}]({path.relative_to(base)})", index, variant, f"`{column}`", shown, measured]
-            cells += [machine, versions, f"`{settings['command']}`"]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+def format_table(titles, rows):
+    return "".join(f"| {' | '.join(row)} |\n" for row in [titles, ["---"] * len(titles), *rows])
 
 
-def write_table(folder):
-    """Writes the table into README.md, or for other results than those of the repository beside them."""
+def make_tables(folder, base):
+    """`str`: a table with a row for each figure of the result files in a folder, those with goals first, and one with a row
+    for each file. Links start from `base`."""
+    order = {name: place for place, name in enumerate(RUNS | GPU_RUNS)}
+    figures, files = [], []
+    for path in sorted(folder.glob("*.json"), key=lambda path: order.get(path.stem, len(order))):
+        content = json.loads(path.read_text())
+        link, settings = f"[{path.stem}]({path.relative_to(base)})", content["settings"]
+        files.append([link, "{machine}, threads {threads}, {dtype}".format(**settings)])
+        files[-1] += ["torch {torch}, transformers {transformers}".format(**settings), f"`{settings['command']}`"]
+        for column, (figure, goal) in FIGURES[content["benchmark"]].items():
+            for record in [record for record in content["results"] if record.get(column) is not None]:
+                shown = goal if is_met(record[column], goal) else f"**{goal}**"
+                measured = format_value(record[column], record.get("spread", {}).get(column))
+                figures.append([figure, describe(record), shown, measured, link])
+    figures.sort(key=lambda row: row[2] == "none")
+    figures = format_table(["what is compared", "variant", "goal", "measured", "file"], figures)
+    return figures + "\n" + format_table(["file", "machine", "versions", "command"], files)
+
+
+def write_tables(folder):
+    """Writes the tables into README.md, or for other results than those of the repository beside them."""
     if folder != RESULTS:
-        (folder / "table.md").write_text(make_table(folder, folder))
+        (folder / "table.md").write_text(make_tables(folder, folder))
         return
     before, _, rest = README.read_text().partition(START)
-    README.write_text(before + START + "\n" + make_table(folder, README.parent) + "\n" + END + rest.partition(END)[2])
+    README.write_text(before + START + "\n" + make_tables(folder, README.parent) + "\n" + END + rest.partition(END)[2])
 
 
 def run_script(script, arguments):
@@ -117,7 +123,7 @@ def main(arguments=None):
     parser.add_argument("names", nargs="*", help=f"of {', '.join({**RUNS, **GPU_RUNS})} (default: all)")
     parser.add_argument("--preset", choices=("full", "small", "gpu"), default="full", help="(default: full)")
     parser.add_argument("--output_dir", type=Path, default=RESULTS, help="folder for the result files")
-    parser.add_argument("--table", action="store_true", help="make the table of what was measured before")
+    parser.add_argument("--table", action="store_true", help="make the tables of what was measured before")
     options = parser.parse_args(arguments)
     folder = options.output_dir.resolve()
     runs = GPU_RUNS if options.preset == "gpu" else RUNS
@@ -144,8 +150,8 @@ def main(arguments=None):
         process.start()
         process.join()
         failed += [name] if process.exitcode else []
-        write_table(folder)
-    write_table(folder)
+        write_tables(folder)
+    write_tables(folder)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

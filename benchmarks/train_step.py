@@ -19,57 +19,20 @@ they reach.
 does; `peak_with_state` adds the parameters and what AdamW remembers of those that are trained.
 """
 
+from functools import partial
+
 import torch
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
-from fila.benchmarks.harness import (
-    IMAGE_TOKEN_ID,
-    count_parameters,
-    make_model,
-    make_parser,
-    median_in_turn,
-    parse,
-    report,
-)
-from fila.benchmarks.train_memory import MIB, PRESETS, make_training_batch, peak_bytes
-from fila.common.layout import DTYPES
+from fila.benchmarks.counters import MIB, count_flops, peak_bytes
+from fila.benchmarks.harness import make_parser, median_in_turn, parse, report
+from fila.benchmarks.models import IMAGE_TOKEN_ID, MODELS, count_parameters, make_model, make_training_batch
 
-GOALS = {"speed_per_flop_ratio": ">= 0.97", "speed_ratio": "none", "memory_ratio": "<= 1.4"}
 # Dense operations per second in half precision, from NVIDIA's data sheets.
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
 
 
-def count_convolution_backward(grad, inputs, weight, *args, out_shape=None, **kwargs):
-    """Each gradient of a convolution costs as much as the convolution. torch's own formula counts the gradient of a
-    depthwise weight once for each channel."""
-    transposed, output_mask = args[4], args[7]
-    return conv_flop_count(inputs, weight, grad, transposed) * sum(output_mask[:2])
-
-
-def count_attention(query, key, *args, num_products=2, **kwargs):
-    """Attention as its products of matrices, two of them forward and four backward, without what a kernel recomputes."""
-    batch, heads, length, channels = query
-    return num_products * 2 * batch * heads * length * key[-2] * channels
-
-
-def count_attention_backward(grad, query, key, *args, **kwargs):
-    return count_attention(query, key, num_products=4)
-
-
-def count_flops(model, inputs):
-    """`int`: operations of the forward and backward pass of a batch, the same on all devices."""
-    formulas = {torch.ops.aten.convolution_backward: count_convolution_backward}
-    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
-        for ending, formula in {"": count_attention, "_backward": count_attention_backward}.items():
-            formulas[getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}{ending}")] = formula
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        model(**inputs).loss.backward()
-    model.zero_grad()
-    return counter.get_total_flops()
-
-
-def make_peer(config, grid, device, dtype):
+def make_peer(config, grid):
     """LLaVA-NeXT with the ViT and the decoder of a FILA, and a canvas of this grid."""
     size = config.vision_config.image_size
     canvas = [max(side, 1) * size for side in grid]
@@ -81,7 +44,7 @@ def make_peer(config, grid, device, dtype):
         tie_word_embeddings=config.tie_word_embeddings,
     )
     peer_config.image_token_id = IMAGE_TOKEN_ID
-    return LlavaNextForConditionalGeneration(peer_config).to(device, dtype)
+    return LlavaNextForConditionalGeneration(peer_config)
 
 
 def make_peer_inputs(peer, inputs, grid):
@@ -101,12 +64,17 @@ def make_peer_inputs(peer, inputs, grid):
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels, **pixels}
 
 
+def learn(model, inputs):
+    """The gradients of the loss."""
+    model(**inputs).loss.backward()
+
+
 def make_step(model, inputs):
     """A function that trains `model` on `inputs` once, and its optimizer. The optimizer has its state already."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
     def step():
-        model(**inputs).loss.backward()
+        learn(model, inputs)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -117,24 +85,21 @@ def make_step(model, inputs):
 def measure(options, stage):
     """One row of the table: a stage, both sides."""
     grid = tuple(options.stage1_grid if stage == 1 else options.stage2_grid)
-    dtype, batch = DTYPES[options.dtype], options.batch_size
+    batch = options.batch_size
     torch.manual_seed(0)
-    model = make_model(**PRESETS[options.preset], device=options.device, dtype=dtype).train()
+    model = make_model(**MODELS[options.preset], **options.factory).train()
     model.set_training_stage(stage)
-    inputs = make_training_batch(model.config, batch, grid, options.text_length, options.device, dtype)
-    peer = make_peer(model.config, grid, options.device, dtype).train()
+    inputs = make_training_batch(model.config, batch, grid, options.text_length, **options.factory)
+    peer = make_peer(model.config, grid).to(**options.factory).train()
     if stage == 1:
         peer.requires_grad_(False)
         peer.model.multi_modal_projector.requires_grad_(True)
     sides = {"fila": (model, inputs), "llava_next": (peer, make_peer_inputs(peer, inputs, grid))}
-    first = {name: {key: value[:1] for key, value in batch_inputs.items()} for name, (_, batch_inputs) in sides.items()}
-    flops = {name: count_flops(network, first[name]) for name, (network, _) in sides.items()}
-    if options.gradient_checkpointing:
-        for network, _ in sides.values():
-            network.gradient_checkpointing_enable({"use_reentrant": False})
-
-    steps, peaks, states = {}, {}, {}
+    flops, steps, peaks, states = {}, {}, {}, {}
     for name, (network, batch_inputs) in sides.items():
+        flops[name] = count_flops(partial(learn, network, {key: value[:1] for key, value in batch_inputs.items()}))
+        if options.gradient_checkpointing:
+            network.gradient_checkpointing_enable({"use_reentrant": False})
         steps[name], optimizer = make_step(network, batch_inputs)
         peaks[name] = peak_bytes(steps[name], options.device) / MIB
         moments = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
@@ -160,12 +125,12 @@ def measure(options, stage):
 
 def main(arguments=None):
     sizes = {"batch_size": 1, "stage1_grid": [0, 0], "stage2_grid": [2, 2], "text_length": 128}
-    parser = make_parser(__doc__, {"quarter": None, **PRESETS}, repeats=3, **sizes)
+    parser = make_parser(__doc__, {"quarter": None, **MODELS}, repeats=3, **sizes)
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="of both sides, as in recipes/stage1.yaml and stage2.yaml"
     )
     options = parse(parser, arguments)
-    report("train_step", options, [measure(options, stage) for stage in (1, 2)], GOALS)
+    report("train_step", options, [measure(options, stage) for stage in (1, 2)])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python benchmarks/wait_for_data.py [--workers 0] [--output results.json]
 
 `train.py` runs with recipes/tiny-stage1.yaml and tiny-stage2.yaml, a model and images of their size, and with
-recipes/stage2.yaml, a model of preset "quarter" of train_memory.py (preset smollm2: of that name), photos of 1024x768 pixels,
+recipes/stage2.yaml, a model "quarter" of models.py (preset smollm2: of that name), photos of 1024x768 pixels,
 batches of one, and two workers. Weights are random, and no checkpoints are written. `wait_share` is the time that the Trainer spends on
 getting batches, from the first batch on, over the time until it has its last one. `loader_samples_per_s` is the speed of the
 same loader when nobody trains, `headroom` that over the speed of the training.
@@ -21,20 +21,19 @@ from unittest import mock
 
 import datasets
 import transformers
-from transformers import AutoProcessor
 
 from fila import train
-from fila.benchmarks.harness import Median, count_parameters, make_model, make_parser, measure_in_turn, parse, report
+from fila.benchmarks.harness import Median, make_parser, measure_in_turn, parse, report
 from fila.benchmarks.index_data import write_data
+from fila.benchmarks.models import MODELS, count_parameters, make_model, make_processor
 from fila.benchmarks.preprocess import make_image
-from fila.benchmarks.train_memory import PRESETS as MODELS
-from fila.common.layout import DTYPES, ROOT, image_grid_pinpoints
+from fila.common.layout import ROOT
 from fila.training.callbacks import FilaTrainer
 from fila.training.finetuning import train as run_training
 
 SIGN, PHOTO = (100, 46), (1024, 768)  # width and height of the images
 STAGE_2 = "--per_device_train_batch_size 1 --gradient_accumulation_steps 1 --bf16 false --max_steps 6 --dataloader_num_workers 2"
-# Recipe, model of train_memory.py, images, and what differs from the recipe.
+# Recipe, model of models.py, images, and what differs from the recipe.
 TINY = [("tiny-stage1", "small", SIGN, ""), ("tiny-stage2", "small", SIGN, "--max_steps 100")]
 PRESETS = {
     "recipes": [*TINY, ("stage2", "quarter", PHOTO, STAGE_2)],
@@ -43,17 +42,13 @@ PRESETS = {
     "small": [("tiny-stage1", "small", SIGN, "--max_steps 6")],
 }
 NUM_ROWS = 200
-GOALS = {"wait_share": "< 0.05", "headroom": "none"}
 
 
 def write_model(folder, name):
     """A model of random weights with the repository's tokenizer."""
-    model = make_model(**MODELS[name], device="cpu", dtype=DTYPES["float32"])
-    processor, size = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True), MODELS[name]["vision"]["image_size"]
-    processor.image_processor.size = {"height": size, "width": size}
-    processor.image_processor.image_grid_pinpoints = image_grid_pinpoints(size)
+    model = make_model(**MODELS[name])
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    make_processor(MODELS[name]["vision"]["image_size"]).save_pretrained(folder)
     return count_parameters(model)
 
 
@@ -113,7 +108,7 @@ def main(arguments=None):
         row = {"what": recipe, "size": "{}x{}".format(*size), "batch": 1, "parameters": parameters[name]}
         row |= {"wait_share": share, "samples_per_s": speed, "loader_samples_per_s": loader_speed}
         results.append(row | {"headroom": loader_speed / speed})
-    report("wait_for_data", options, results, GOALS)
+    report("wait_for_data", options, results)
 
 
 if __name__ == "__main__":
