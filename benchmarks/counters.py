@@ -48,8 +48,8 @@ def count_flops(function):
 
 def peak_bytes(step, device="cpu"):
     """`int`: the most bytes that `step` held at one time beyond those that were allocated before it. On CUDA this is
-    `torch.cuda.max_memory_allocated`, on the CPU every allocation and release that torch's profiler records, added up. What a
-    library allocates for itself, as oneDNN does, is in neither."""
+    `torch.cuda.max_memory_allocated`, on the CPU every allocation and release that torch's profiler records, added up,
+    workspaces that oneDNN gets from torch included. What a library allocates for itself is in neither."""
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
@@ -70,8 +70,13 @@ def peak_bytes(step, device="cpu"):
     return peak
 
 
+def get_storages(tree):
+    return [leaf.untyped_storage() for leaf in tree_iter(tree) if isinstance(leaf, torch.Tensor)]
+
+
 class PeakMemory(TorchDispatchMode):
-    """The most bytes that what is made under this mode holds at one time, as `peak`; of tensors without data, too."""
+    """The most bytes that what is made under this mode holds at one time, as `peak`; of tensors without data, too. What an
+    operator makes and releases within itself is not seen."""
 
     def __init__(self):
         super().__init__()
@@ -79,9 +84,10 @@ class PeakMemory(TorchDispatchMode):
         self.storages = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = {storage._cdata for storage in get_storages((args, kwargs))}  # of parameters and inputs, too
         result = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.storages:
+        for storage in get_storages(result):
+            if storage._cdata not in given and storage._cdata not in self.storages:
                 self.storages.add(storage._cdata)
                 self.held += storage.nbytes()
                 self.peak = max(self.peak, self.held)
