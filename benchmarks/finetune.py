@@ -9,9 +9,9 @@ of the answer, backward, with gradient checkpointing. It really runs, operation 
 on tensors without data (torch's FakeTensorMode), so that no size is out of reach of a laptop.
 
 `teraflops` are matrix products, convolutions and attention (whole, though half of a causal one can be skipped), those that
-checkpointing repeats included. `states_gib` are the weights, and what AdamW remembers of those
-that are trained. `step_gib` is the most that a step holds at one time on top of that: activations, gradients, temporaries.
-`peak_gib` is their sum. Libraries and fragmentation take more.
+checkpointing repeats included. `states_gib` are the weights, and what AdamW remembers of those that are trained. `step_gib`
+is the most that a step holds at one time on top of that: activations, gradients, temporaries between operators. `peak_gib`
+is their sum. Workspaces of operators and fragmentation take more.
 
 `hours` are pages times FLOPs by `--flops-per-second`. That rate is an assumption, no measurement: by default 30 % of the
 989 TFLOP/s that an H100 is specified with for dense bfloat16.
