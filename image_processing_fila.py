@@ -227,8 +227,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
                 raise ValueError(f"{name}, {str(image)[:200]!r}, could not be read: {error}") from error
         if not is_valid_image(image):
             raise ValueError(
-                f"{name} is a {type(image).__name__}, not an image. Pass PIL images, numpy arrays, torch tensors, paths, URLs "
-                "or base64."
+                f"{name} is a {type(image).__name__}, not an image: a PIL image, array, tensor, path, URL or base64."
             )
         if isinstance(image, PIL.Image.Image):
             try:
@@ -295,9 +294,8 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             image = image.to(torch.uint8) * 255
         elif image.dtype != torch.uint8 and not image.is_floating_point():
             image = image.to(torch.int64)  # torch lacks functions for others, and overflows in the narrow ones
-        channels = (1, 3, 4)
-        if input_data_format is None or image.shape[-1] not in channels:  # a grayscale array got its channel in front
-            input_data_format = infer_channel_dimension_format(image, channels)
+        if input_data_format is None or image.shape[-1] not in (1, 3, 4):  # a grayscale array got its channel in front
+            input_data_format = infer_channel_dimension_format(image, (1, 3, 4))
         if input_data_format == ChannelDimension.LAST:
             image = image.permute(2, 0, 1)
         if do_convert_rgb and image.shape[0] == 4:
@@ -346,27 +344,23 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
         is_uint8 = is_uint8 and not kwargs["do_rescale"] and not kwargs["do_normalize"]
         options = {"dtype": torch.uint8 if is_uint8 else torch.float32, "device": images[0].device}
         write = self._canvas_writer(image_mean, image_std, resample, channels, **kwargs)
-        num_views = [1 + rows * columns for rows, columns in image_grids]
-        pixel_values = _empty_views(num_views, channels, tile_size, **options)
-        for views, image, grid in zip(pixel_values, images, image_grids):
+        counts = {"pixel_values": [1 + rows * columns for rows, columns in image_grids]}
+        data = {"pixel_values": _empty_views(counts["pixel_values"], channels, tile_size, **options)}
+        for views, image, grid, count in zip(data["pixel_values"], images, image_grids, counts["pixel_values"]):
             write(views[:1], image, (1, 1), keep_aspect_ratio=False)
-            if grid != (0, 0):
-                write(views[1 : 1 + grid[0] * grid[1]], image, grid)
-        data = {"pixel_values": pixel_values}
+            if count > 1:
+                write(views[1:count], image, grid)
 
         if do_high_res:
             high_res_size = tile_size // patch_size * CONVNEXT_STRIDE
             write = self._canvas_writer(high_res_image_mean, high_res_image_std, resample, channels, **kwargs)
-            num_tiles = [max(rows * columns, 1) for rows, columns in image_grids]
+            counts["high_res_pixel_values"] = num_tiles = [max(rows * columns, 1) for rows, columns in image_grids]
             data["high_res_pixel_values"] = _empty_views(num_tiles, channels, high_res_size, **options)
-            for views, image, grid in zip(data["high_res_pixel_values"], images, image_grids):
-                write(views[: max(grid[0] * grid[1], 1)], image, grid if any(grid) else (1, 1), any(grid))
+            for views, image, grid, count in zip(data["high_res_pixel_values"], images, image_grids, num_tiles):
+                write(views[:count], image, grid if any(grid) else (1, 1), any(grid))
 
         if not do_pad:
-            data["pixel_values"] = [views[: 1 + r * c] for views, (r, c) in zip(pixel_values, image_grids)]
-            if do_high_res:
-                high_res = zip(data["high_res_pixel_values"], image_grids)
-                data["high_res_pixel_values"] = [views[: max(r * c, 1)] for views, (r, c) in high_res]
+            data = {key: [item[:count] for item, count in zip(data[key], counts[key])] for key in data}
         data.update(image_sizes=image_sizes, image_grids=image_grids)
         return BatchFeature(data, tensor_type=return_tensors)
 
@@ -394,8 +388,7 @@ class FilaImageProcessor(TorchvisionBackend, RemoteCodeMixin):
             return pixels
 
         def write(tiles, image, grid, keep_aspect_ratio=True):
-            rows, columns = grid
-            tile_size = tiles.shape[-1]
+            (rows, columns), tile_size = grid, tiles.shape[-1]
             canvas_size = (rows * tile_size, columns * tile_size)
             box = get_content_box(image.shape[-2:], canvas_size) if keep_aspect_ratio else (0, 0, *canvas_size)
             top, left, height, width = box
@@ -483,10 +476,8 @@ def _lay_on_white(image):
 def _empty_views(num_views, channels, size, dtype, device):
     """A buffer of shape (N, max(num_views), channels, size, size), uninitialised except for the views that an image does not
     have, which are zero."""
-    shape = (len(num_views), max(num_views), channels, size, size)
-    is_uint8 = dtype == torch.uint8
-    if is_uint8:  # channels last, as images come from the resize and as the ConvNeXt takes them
-        shape = (*shape[:2], size, size, channels)
+    is_uint8 = dtype == torch.uint8  # then channels last, as images come from the resize and as the ConvNeXt takes them
+    shape = (len(num_views), max(num_views), *((size, size, channels) if is_uint8 else (channels, size, size)))
     if device.type == "cpu":
         # numpy asks the kernel for huge pages. With small ones, the page faults would cost as much as the writing.
         buffer = torch.from_numpy(np.empty(shape, np.uint8 if is_uint8 else np.float32))

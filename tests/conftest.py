@@ -73,3 +73,8 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--screenshot", help="where test_app.py saves a picture of the app, such as assets/app.png")
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests come first, so that no process waits at the end for the last of another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
