@@ -4,6 +4,8 @@
 splits share nothing."""
 
 import pickle
+import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -23,8 +25,9 @@ from fila import FilaDataCollator, FilaImageProcessor
 from fila.common.arguments import UserError
 from fila.common.layout import image_grid_pinpoints
 from fila.fineprint import fonts, generate, texts
-from fila.fineprint.pages import PageOptions, make_page
-from fila.fineprint.questions import WORDINGS, list_wordings
+from fila.fineprint.marks import Block, Fact
+from fila.fineprint.pages import Draft, PageOptions, make_page
+from fila.fineprint.questions import WORDINGS, choose_facts, list_plain, list_wordings, word_question
 from fila.fineprint.tiles import Canvas, corners, locate
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
 from helpers import GRIDS, ROOT, tiny_processor
@@ -198,7 +201,84 @@ def test_questions_are_unambiguous(all_pages):
 
 def test_every_kind_occurs_in_at_least_twenty_wordings(all_pages):
     assert {sample.kind for page in all_pages for sample in page.samples} == set(WORDINGS)
-    assert all(len(set(list_wordings(kind))) >= 20 for kind in WORDINGS)
+    assert all(len(set(list_wordings(*patterns))) >= 20 for patterns in WORDINGS.values())
+
+
+def ask_label(label, shown, **kinds):
+    """100 questions about the value of a label on a page that says `shown`, which has so many texts of some kinds."""
+    plain = list_plain(Block("list of details"), Fact("value", "", [], {"key": label}), shown, Counter(kinds))
+    fact, rng = Fact("value", "", [], {"key": label}, plain), random.Random(0)
+    return {word_question(rng, fact) for _ in range(100 if plain else 0)}
+
+
+def test_people_can_ask_about_each_kind_of_label_without_quotes():
+    quoted = {fact.casefold() for fact in list_wordings(*WORDINGS["value"])}
+    for kind, labels in texts.LABELS.items():
+        questions = {question for label in labels for question in ask_label(label, label)}
+        assert len({question for question in questions if not re.search("[\"'“«]", question)}) >= 20, kind
+        for label in labels:
+            assert ask_label(label, label.upper()) or kind in ("phone", "email", "url"), label  # asked as the only one
+    assert not quoted & ask_label("Due date", "Due date")
+    for question in ("When is it due?", "What is the due date?"):
+        assert question in ask_label("DUE DATE", "DUE DATE: 3 May\nTo")
+
+
+def test_no_plain_question_about_a_label_that_another_text_could_answer():
+    assert "When does it expire?" in ask_label("Expires", "Expires 3 May")
+    assert not ask_label("Expires", "Expires 3 May. Valid until it expires.")
+    both = ask_label("Expires", "Expires 3 May\nValid until 4 May") | ask_label("Opens", "Opens\nDoors open")
+    assert not both & {"When does it expire?", "Until when is it valid?", "When does it open?"}
+    assert not ask_label("Price", "Price", price=2) and ask_label("Price", "Price", price=1)
+    assert not ask_label("Start", "Start\nStart date") and not ask_label("Mango", "Mango")
+
+
+def all_facts(count):
+    """(draft, all facts that can be asked about it) of so many pages."""
+    for row in range(count):
+        draft = Draft(random.Random(row), options(split="test"))
+        draft.compose()
+        if draft.blocks:
+            yield draft, choose_facts(draft, 10**6, False)
+
+
+def test_a_question_has_one_answer_on_its_page():
+    rng, plain = random.Random(0), Counter()
+    for _, facts in all_facts(40):
+        answers = {}
+        for fact in facts:
+            for _ in range(30):
+                answers.setdefault(word_question(rng, fact).casefold().rstrip(".?:"), set()).add(fact.answer)
+            plain[fact.kind] += bool(fact.plain)
+        assert not {question: found for question, found in answers.items() if len(found) > 1}
+    assert min(plain[kind] for kind in ("value", "key", "cell", "row", "heading", "block", "only", "place")) > 3
+
+
+def test_what_is_said_to_be_alone_is_alone():
+    looks = {"percentage": r"\d ?%", "mail": r"\w@\w+\.", "number": r"\d[\d() -]{6,}\d", "web|URL|link": r"www|https?:"}
+    found = Counter()
+    for draft, facts in all_facts(120):
+        shown = [text for block in draft.blocks for text in block.texts]
+        for fact in facts:
+            what = fact.slots.get("what", "")
+            if fact.kind == "only":
+                assert sum(mark.text == fact.answer for mark in shown) == 1
+                for name, look in looks.items():
+                    if re.search(name, what) and name != "number":
+                        others = [
+                            text.text for text in shown if text.text != fact.answer and re.search(look, text.text)
+                        ]
+                        assert not others, (what, fact.answer)
+                        found[name] += 1
+            elif fact.kind == "place":
+                others = [text for text in shown if not any(text is mark for mark in fact.marks)]
+                if "letters" in what or "print" in what:
+                    assert all(text.capital * 1.3 < fact.marks[0].capital for text in others)
+                elif "top" in what:
+                    assert all(text.y > mark.y for text in others for mark in fact.marks)
+                else:
+                    assert all(text.y < mark.y for text in others for mark in fact.marks)
+                found[fact.kind] += 1
+    assert min(found[name] for name in ("percentage", "mail", "web|URL|link", "place")) > 1
 
 
 def rows_of(split, count):
