@@ -68,14 +68,14 @@ def list_plain(block, fact, shown, kinds):
     """Plain patterns for a fact of a block, those that have one answer on a page that says `shown`; `kinds` counts its texts."""
     said = [fact.slots[name] for name in _SAYABLE.get(fact.kind, ())]
     labels = [_find_label(text) for text in said]
-    if not all(_is_once(text, shown) for text in said):
+    name = fact.kind if fact.kind in ("cell", "row") else f"{fact.kind} of {block.noun}"
+    is_known = name == "value of list of details" and labels[0][0]
+    if not (is_known or name in PLAIN) or not all(_is_once(text, shown) for text in said):
         return ()
-    if fact.kind in ("cell", "row"):
-        return () if any(label in _NO_NOUNS for _, label in labels) else PLAIN[fact.kind]
-    if (name := f"{fact.kind} of {block.noun}") in PLAIN or fact.kind != "value":
-        return PLAIN.get(name, ())
+    if not is_known:
+        return () if fact.kind != "value" and any(label in _NO_NOUNS for _, label in labels) else PLAIN[name]
     ((kind, label),) = labels
-    if kind is None or label in _GENERIC and kinds[kind] > 1:
+    if label in _GENERIC and kinds[kind] > 1:
         return ()
     patterns = () if label in _NO_NOUNS else PLAIN["label"] + _KINDS.get(kind, ())
     for group, more in _LABELS.items():
@@ -87,21 +87,23 @@ def list_plain(block, fact, shown, kinds):
 def _find_single(draft, shown, kinds):
     """Facts about what is alone on a page: a text of a kind, the first and the last line, the largest text."""
     rng, lines = draft.rng, [line for block in draft.blocks for line in block.lines]
-    texts, found = [text for line in lines for text in line], []
+    texts, found, places = [text for line in lines for text in line], [], []
     if not {"code", "terminal"}.intersection(block.noun for block in draft.blocks):  # their texts have no kinds
         found = [(draft.texts.kind(text.text), [text]) for text in texts]
         found = [(kind, marks) for kind, marks in found if kinds[kind] == 1 and _is_only(kind, marks[0].text, shown)]
     top, bottom, largest = min(lines, key=_top), max(lines, key=_bottom), max(texts, key=lambda text: text.capital)
     if all(_top(line) > _bottom(top) for line in lines if line is not top):
-        found.append(("top", top))
+        places.append(("top", top))
     if all(_bottom(line) < _top(bottom) for line in lines if line is not bottom):
-        found.append(("bottom", bottom))
+        places.append(("bottom", bottom))
     if all(text.capital * 1.3 < largest.capital for text in texts if text is not largest):
-        found.append(("letters", [largest]))
+        places.append(("letters", [largest]))
+    if places:
+        found.append(rng.choice(places))
     for name, marks in found:
         answer, (what, *more) = " ".join(text.text for text in marks), _ONLY[name]
         if sum(map(str.isalnum, answer)) > 1 and len(answer) < 100:
-            kind = "place" if name in ("top", "bottom", "letters") else "only"
+            kind = "place" if (name, marks) in places else "only"
             yield Fact(kind, answer, marks, {"what": rng.choice(what.split("|"))}, (*more, *WORDINGS[kind]))
 
 
@@ -169,15 +171,15 @@ def _ask_whether(draft, texts, shown):
 
 
 def choose_facts(draft, count, transcribe):
-    """Draws up to `count` facts of a composed page to ask about: of as many kinds as there are, then any; and with
-    `transcribe` one more for all text of the page."""
+    """Draws up to `count` facts of a composed page to ask about: of as many kinds and plain wordings as there are,
+    then any; and with `transcribe` one more for all text of the page."""
     texts = [text for block in draft.blocks for text in block.texts]
     shown = "\n".join(block.read() for block in draft.blocks)
     facts, seen, ranked = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []
     draft.rng.shuffle(facts)
     for fact in facts:
-        ranked.append((seen[fact.kind], fact))
-        seen[fact.kind] += 1
+        ranked.append((seen[fact.kind, fact.plain], fact))
+        seen[fact.kind, fact.plain] += 1
     chosen = [fact for _, fact in sorted(ranked, key=lambda entry: entry[0])[:count]]
     draft.rng.shuffle(chosen)
     return chosen + [Fact("page", shown, texts, {})] * transcribe

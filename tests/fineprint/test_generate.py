@@ -205,22 +205,29 @@ def test_every_kind_occurs_in_at_least_twenty_wordings(all_pages):
 
 
 def ask_label(label, shown, **kinds):
-    """100 questions about the value of a label on a page that says `shown`, which has so many texts of some kinds."""
-    plain = list_plain(Block("list of details"), Fact("value", "", [], {"key": label}), shown, Counter(kinds))
-    fact, rng = Fact("value", "", [], {"key": label}, plain), random.Random(0)
-    return {word_question(rng, fact) for _ in range(100 if plain else 0)}
+    """Questions about the value of a label on a page that says `shown`, which has so many texts of some kinds."""
+    fact, rng = Fact("value", "", [], {"key": label, "what": "value"}), random.Random(0)
+    fact.plain = list_plain(Block("list of details"), fact, shown, Counter(kinds))
+    return {word_question(rng, fact) for _ in range(200)} if fact.plain else set()
 
 
 def test_people_can_ask_about_each_kind_of_label_without_quotes():
-    quoted = {fact.casefold() for fact in list_wordings(*WORDINGS["value"])}
     for kind, labels in texts.LABELS.items():
         questions = {question for label in labels for question in ask_label(label, label)}
-        assert len({question for question in questions if not re.search("[\"'“«]", question)}) >= 20, kind
+        assert len({question for question in questions if not re.search("[\"'“«{]", question)}) >= 40, kind
         for label in labels:
             assert ask_label(label, label.upper()) or kind in ("phone", "email", "url"), label  # asked as the only one
-    assert not quoted & ask_label("Due date", "Due date")
-    for question in ("When is it due?", "What is the due date?"):
-        assert question in ask_label("DUE DATE", "DUE DATE: 3 May\nTo")
+    for label, question in {
+        "DUE DATE": "When is it due?",
+        "Driver": "Who is the driver?",
+        "Total": "How much is the total?",
+        "Phone": "What is the phone number?",
+        "Shop": "Which shop is it?",
+        "Opens": "What time does it open?",
+        "To": "Where does it go?",
+        "Weight": "How heavy is it?",
+    }.items():
+        assert question in ask_label(label, f"{label}: 3 May\nTomato")
 
 
 def test_no_plain_question_about_a_label_that_another_text_could_answer():
@@ -243,7 +250,7 @@ def all_facts(count):
 
 def test_a_question_has_one_answer_on_its_page():
     rng, plain = random.Random(0), Counter()
-    for _, facts in all_facts(40):
+    for _, facts in all_facts(100):
         answers = {}
         for fact in facts:
             for _ in range(30):
@@ -254,7 +261,7 @@ def test_a_question_has_one_answer_on_its_page():
 
 
 def test_what_is_said_to_be_alone_is_alone():
-    looks = {"percentage": r"\d ?%", "mail": r"\w@\w+\.", "number": r"\d[\d() -]{6,}\d", "web|URL|link": r"www|https?:"}
+    looks = {"percentage": r"\d ?%", "mail": r"\w@\w+\.", "web|URL|link": r"www|https?:"}
     found = Counter()
     for draft, facts in all_facts(120):
         shown = [text for block in draft.blocks for text in block.texts]
@@ -263,7 +270,7 @@ def test_what_is_said_to_be_alone_is_alone():
             if fact.kind == "only":
                 assert sum(mark.text == fact.answer for mark in shown) == 1
                 for name, look in looks.items():
-                    if re.search(name, what) and name != "number":
+                    if re.search(name, what):
                         others = [
                             text.text for text in shown if text.text != fact.answer and re.search(look, text.text)
                         ]
