@@ -65,7 +65,7 @@ def _is_once(labels, shown):
 
 
 def list_plain(block, fact, shown, kinds):
-    """Plain patterns for a fact of a block, those that have one answer on a page that says `shown`; `kinds` counts its texts."""
+    """Plain patterns for a fact of a block, those that have one answer on a page that says `shown`; `kinds` are those of its texts."""
     said = [fact.slots[name] for name in _SAYABLE.get(fact.kind, ())]
     labels = [_find_label(text) for text in said]
     name = fact.kind if fact.kind in ("cell", "row") else f"{fact.kind} of {block.noun}"
@@ -75,9 +75,11 @@ def list_plain(block, fact, shown, kinds):
     if not is_known:
         return () if fact.kind != "value" and any(label in _NO_NOUNS for _, label in labels) else PLAIN[name]
     ((kind, label),) = labels
-    if label in _GENERIC and kinds[kind] > 1:
+    is_word = kinds.get(fact.answer.casefold()) != kind  # a drawn word that happens to be a label
+    if is_word or label in _GENERIC and list(kinds.values()).count(kind) > 1:
         return ()
-    patterns = () if label in _NO_NOUNS else PLAIN["label"] + _KINDS.get(kind, ())
+    common = PLAIN["label"][kind == "person" :]  # nobody asks "What is the driver?"
+    patterns = () if label in _NO_NOUNS else common + _KINDS.get(kind, ())
     for group, more in _LABELS.items():
         if label in group.split("|"):
             patterns += tuple(line for line in more if "{key}" in line or _is_once(group, shown))
@@ -89,8 +91,8 @@ def _find_single(draft, shown, kinds):
     rng, lines = draft.rng, [line for block in draft.blocks for line in block.lines]
     texts, found, places = [text for line in lines for text in line], [], []
     if not {"code", "terminal"}.intersection(block.noun for block in draft.blocks):  # their texts have no kinds
-        found = [(draft.texts.kind(text.text), [text]) for text in texts]
-        found = [(kind, marks) for kind, marks in found if kinds[kind] == 1 and _is_only(kind, marks[0].text, shown)]
+        found, counts = [(kinds[text.text.casefold()], [text]) for text in texts], Counter(kinds.values())
+        found = [(kind, marks) for kind, marks in found if counts[kind] == 1 and _is_only(kind, marks[0].text, shown)]
     top, bottom, largest = min(lines, key=_top), max(lines, key=_bottom), max(texts, key=lambda text: text.capital)
     if all(_top(line) > _bottom(top) for line in lines if line is not top):
         places.append(("top", top))
@@ -127,7 +129,8 @@ def _bottom(line):
 def _find_facts(draft):
     """All that can be asked about a page without ambiguity, as facts whose blocks have names."""
     rng, shown = draft.rng, "\n".join(block.read() for block in draft.blocks)
-    kinds = Counter(draft.texts.kind(text.text) for block in draft.blocks for text in block.texts)
+    texts = {text.text.casefold() for block in draft.blocks for text in block.texts}
+    kinds = {text: draft.texts.used.get(text) for text in texts}
     facts = list(_find_single(draft, shown, kinds))
     nouns = Counter(block.noun for block in draft.blocks)
     counts = Counter(line.casefold() for block in draft.blocks for line in block.read().splitlines())
@@ -178,7 +181,8 @@ def choose_facts(draft, count, transcribe):
     facts, seen, ranked = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []
     draft.rng.shuffle(facts)
     for fact in facts:
-        ranked.append((seen[fact.kind, fact.plain], fact))
+        is_ahead = fact.kind == "value" and fact.plain and draft.rng.random() < 0.5  # what people ask about most
+        ranked.append((seen[fact.kind, fact.plain] - bool(is_ahead), fact))
         seen[fact.kind, fact.plain] += 1
     chosen = [fact for _, fact in sorted(ranked, key=lambda entry: entry[0])[:count]]
     draft.rng.shuffle(chosen)

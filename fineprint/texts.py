@@ -126,7 +126,8 @@ def pack_texts(folder):
 
 
 class Texts:
-    """Draws the texts of one page, no two of which are equal, from those of a split; `assets` as in [`split_pools`]."""
+    """Draws the texts of one page, no two of which are equal, from those of a split; `assets` as in [`split_pools`].
+    `used` has the kinds of those drawn, by their folded text."""
 
     def __init__(self, rng, split, assets):
         self.rng, self.split, self.pools, self.used = rng, split, split_pools(split, assets), {}
@@ -151,10 +152,6 @@ class Texts:
     def use(self, text, kind=None):
         self.used[text.casefold()] = kind
         return text
-
-    def kind(self, text):
-        """The kind that a text of the page was drawn as, whatever its case, or None."""
-        return self.used.get(text.casefold())
 
     def _fill(self, match):
         name = match.group().strip("{}")
