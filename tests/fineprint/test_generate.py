@@ -357,9 +357,13 @@ def test_folder_is_read_by_datasets(folder, own_cache):
     assert list(Canvas(image.size[::-1], TILE).grid) == loaded["test"][2]["grid"]
 
 
-def test_the_readme_explains_every_column():
+def test_the_readme_explains_every_column_and_kind():
     text = (ROOT / "fineprint" / "README.md").read_text()
     assert all(f"`{name}`" in text for name in generate.FEATURES)
+    kinds = re.search(r"`kind` \| .*?: (.*?) \|", text)[1]
+    assert all(re.search(rf"\b{kind}\b", kinds) for kind in WORDINGS) and f"{len(WORDINGS)} kinds" in " ".join(
+        text.split()
+    )
 
 
 def test_the_recipe_in_the_folder_makes_the_same_pages(folder, tmp_path, own_cache):
