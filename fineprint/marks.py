@@ -71,12 +71,13 @@ class Shape:
 
 @dataclass
 class Fact:
-    """What can be asked about marks. `slots` fill the wording of the question."""
+    """What can be asked about marks. `slots` fill the wording of the question; `plain` are patterns that need no quotes."""
 
     kind: str
     answer: str
     marks: list
     slots: dict
+    plain: tuple = ()
 
 
 class Style:

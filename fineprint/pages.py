@@ -218,7 +218,7 @@ def make_page(seed, row, options):
         raise UserError(f"min_text_height={options.min_text_height} leaves no room for text on a page. Lower it.")
     samples, camera = {}, draft.camera
     for fact in choose_facts(draft, options.max_questions, options.transcribe):
-        question = word_question(rng, fact.kind, fact.slots)
+        question = word_question(rng, fact)
         texts = [mark for mark in fact.marks if isinstance(mark, Text)]
         height = min(text.capital for text in texts) * camera.scale((texts[0].x, texts[0].y))
         samples.setdefault(question, Sample(question, fact.answer, fact.kind, camera.corners(fact.marks), height))

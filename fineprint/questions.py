@@ -1,107 +1,137 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The questions about a page, and their wordings.
-
-In a pattern, [a|b] stands for a or b, and {name} for what is asked about.
-"""
+"""The questions about a page, worded as in wordings.yaml."""
 
 import re
 from collections import Counter
 from functools import cache
 from itertools import product
+from pathlib import Path
+
+import yaml
 
 from fila.fineprint.marks import Fact
+from fila.fineprint.texts import LABELS
 
 MAX_ANSWER = 300  # characters of a block that is to be transcribed
 
-_TELL = "[What is|What's|Give|State|Read|Find|Tell me]"
-_COPY = "[Transcribe|Read|Copy|Write out|Type out|Give the text of]"
-WORDINGS = {
-    "value": (  # `what` is asked for: the value, the price
-        _TELL + " the {what} [of|for|beside|given for] {key}[.|]",
-        "[What does it say|What is written|What stands|What is given|Which {what} is shown] [for|at|next to] {key}?",
-        "{key}[?|:| =|]",
-    ),
-    "key": (
-        "[Which|What] [label|field|entry|name|item] [has|goes with|belongs to|is given for|comes with] {value}?",
-        "[What|Which entry] [is {value} for|does {value} belong to|does {value} stand for]?",
-    ),
-    "cell": (
-        _TELL + " the [value|entry|cell] [of|for|in the row] {row} [under|in the column] {column}[.|]",
-        "[What|Which value] does {row} have [under|in the column|for] {column}?",
-        "{row}, {column}[?|:]",
-    ),
-    "row": (
-        "[Which|What] {row} has {value} [under|in the column|as its|for] {column}?",
-        "[Find|Name|Give|State] the {row} [whose {column} is|with the {column}|that has the {column}] {value}.",
-    ),
-    "line": (
-        _COPY + " line {number} of {block}[.|, please.]",
-        "What [is in|is written in|is written on|do you read in] line {number} of {block}?",
-        "[Line|Read line] {number} of {block}[?|.|:]",
-    ),
-    "neighbor": (
-        "[What|Which line|Which text] [comes|stands|is] [directly|right|immediately] {place} {line}?",
-        "[Read|Give|Copy|Transcribe|Write out|Tell me] [the line|what comes|what stands] {place} {line}[.|]",
-    ),
-    "heading": (
-        _TELL + " the [heading|title] of {block}[.|]",
-        "[What|Which] [heading|title] does {block} have?",
-        "[Heading|Title] of {block}[?|:]",
-    ),
-    "exists": (
-        "[Is there|Can you see|Do you see|Can you find] the text {text} [anywhere|here|on this page|in the picture]?",
-        "[Is|Does one find] {text} [on the page|in the image]?",
-        "Does [the page|the image|this page] [say|contain|show|have] {text}?",
-    ),
-    "count": (
-        "How many {things} [does {block} have|are there in {block}|are in {block}|can you count in {block}]?",
-        "[Count|Give the number of|State the number of|Tell me the number of] [the|all the] {things} [in|of] {block}[.|]",
-    ),
-    "item": (
-        _TELL + " the {place} {thing} [of|in] {block}[.|]",
-        "[Which|What] {thing} is {place} in {block}?",
-        "[The|Name the|Copy the] {place} {thing} of {block}[.|?|:]",
-    ),
-    "extreme": (
-        "[What|Which label] [is|has] the {most} [in|of] {block}?",
-        _TELL + " the [label|name] of the {most} [in|of] {block}[.|]",
-    ),
-    "checked": (
-        "[Is|Was] [the box|the field|the mark] [for|of|at|beside|next to] {key} [checked|ticked|marked|selected]?",
-        "[Is|Was] {key} [checked|ticked|marked|selected]?",
-    ),
-    "block": (
-        _COPY + " {block}[.|, line by line.|, please.|]",
-        "What [does {block} say|is written in {block}|is the text of {block}|can be read in {block}]?",
-    ),
-    "page": (
-        _COPY + " [all text|everything|the whole page|the page|all lines|the full text][.| on the page.|, please.]",
-        "[What does the page say|What is written here|What is all the text]?",
-    ),
-}
+_TABLES = yaml.safe_load(Path(__file__).with_name("wordings.yaml").read_text(encoding="utf-8"))
+_GENERIC, _NO_NOUNS, _SAID = (_TABLES.pop(name) for name in ("generic", "no_nouns", "said"))
+# Patterns by the kind of question, by what is known of it, by the kind of a label's value, and by label.
+WORDINGS, PLAIN, _KINDS, _LABELS, _ONLY = (
+    {key: tuple(lines.splitlines()) for key, lines in table.items()} for table in _TABLES.values()
+)
+_LABEL_KINDS = {label.casefold(): (kind, label) for kind, labels in LABELS.items() for label in labels}
 _QUOTES = ('"{}"', '"{}"', "{}", "'{}'", "“{}”", "«{}»")
 _QUOTED = ("key", "value", "row", "column", "line", "text")
+_SAYABLE = {"value": ("key",), "cell": ("column",), "row": ("row", "column")}  # labels, said in plain questions
 
 
 @cache
-def list_wordings(kind):
-    """All wordings of a kind, with the names of what is asked about in braces. `list[str]`"""
-    choices = [product(*[part.split("|") for part in re.split(r"[\[\]]", pattern)]) for pattern in WORDINGS[kind]]
-    return sorted({re.sub(" +([.]|$)", r"\1", "".join(choice)) for pattern in choices for choice in pattern})
+def list_wordings(*patterns):
+    """All wordings of patterns, with the names of what is asked about in braces. `list[str]`"""
+    choices = [product(*[part.split("|") for part in re.split(r"[\[\]]", pattern)]) for pattern in patterns]
+    return sorted({re.sub(" +([.?]|$)", r"\1", "".join(choice)) for pattern in choices for choice in pattern})
 
 
-def word_question(rng, kind, slots):
-    """Draws a question of a kind, one of `WORDINGS`; `slots` say what is asked about."""
-    question, quote = rng.choice(list_wordings(kind)), rng.choice(_QUOTES)
-    quoted = {name: quote.format(text) if name in _QUOTED else text for name, text in slots.items()}
-    question = question.format(**quoted)
+def _find_label(text):
+    """The kind and the spelling of a label in `LABELS`, whatever its case, or None and the text in lower case."""
+    return _LABEL_KINDS.get(text.casefold(), (None, text.lower()))
+
+
+def _say(label):
+    """A label as one says it in a sentence."""
+    label = _find_label(label)[1]
+    said = _SAID.get(label, label.replace(" no.", " number"))
+    return said if said[:2].isupper() else said[0].lower() + said[1:]
+
+
+def word_question(rng, fact):
+    """Draws a question for a fact: most often a plain one if it has any, else one of `WORDINGS`."""
+    if fact.plain and rng.random() < 0.65:
+        slots = {name: _say(text) if name in _SAYABLE.get(fact.kind, ()) else text for name, text in fact.slots.items()}
+        question = rng.choice(list_wordings(rng.choice(fact.plain)))
+    else:
+        question, quote = rng.choice(list_wordings(*WORDINGS[fact.kind])), rng.choice(_QUOTES)
+        slots = {name: quote.format(text) if name in _QUOTED else text for name, text in fact.slots.items()}
+    question = question.format(**slots)
     return question if rng.random() < 0.1 else question[0].upper() + question[1:]
+
+
+def _is_once(labels, shown):
+    """Whether a page says one of these labels, and once."""
+    labels = "|".join(map(re.escape, labels.split("|")))
+    return len(re.findall(rf"(?<!\w)(?:{labels})(?!\w)", shown, re.IGNORECASE)) == 1
+
+
+def list_plain(block, fact, shown, kinds):
+    """Plain patterns for a fact of a block, those that have one answer on a page that says `shown`; `kinds` are those of its texts."""
+    said = [fact.slots[name] for name in _SAYABLE.get(fact.kind, ())]
+    labels = [_find_label(text) for text in said]
+    name = fact.kind if fact.kind in ("cell", "row") else f"{fact.kind} of {block.noun}"
+    is_known = name == "value of list of details" and labels[0][0]
+    if not (is_known or name in PLAIN) or not all(_is_once(text, shown) for text in said):
+        return ()
+    if not is_known:
+        return () if fact.kind != "value" and any(label in _NO_NOUNS for _, label in labels) else PLAIN[name]
+    ((kind, label),) = labels
+    is_word = kinds.get(fact.answer.casefold()) != kind  # a drawn word that happens to be a label
+    if is_word or label in _GENERIC and list(kinds.values()).count(kind) > 1:
+        return ()
+    common = PLAIN["label"][kind == "person" :]  # nobody asks "What is the driver?"
+    patterns = () if label in _NO_NOUNS else common + _KINDS.get(kind, ())
+    for group, more in _LABELS.items():
+        if label in group.split("|"):
+            patterns += tuple(line for line in more if "{key}" in line or _is_once(group, shown))
+    return patterns
+
+
+def _find_single(draft, shown, kinds):
+    """Facts about what is alone on a page: a text of a kind, the first and the last line, the largest text."""
+    rng, lines = draft.rng, [line for block in draft.blocks for line in block.lines]
+    texts, found, places = [text for line in lines for text in line], [], []
+    if not {"code", "terminal"}.intersection(block.noun for block in draft.blocks):  # their texts have no kinds
+        found, counts = [(kinds[text.text.casefold()], [text]) for text in texts], Counter(kinds.values())
+        found = [(kind, marks) for kind, marks in found if counts[kind] == 1 and _is_only(kind, marks[0].text, shown)]
+    top, bottom, largest = min(lines, key=_top), max(lines, key=_bottom), max(texts, key=lambda text: text.capital)
+    if all(_top(line) > _bottom(top) for line in lines if line is not top):
+        places.append(("top", top))
+    if all(_bottom(line) < _top(bottom) for line in lines if line is not bottom):
+        places.append(("bottom", bottom))
+    if all(text.capital * 1.3 < largest.capital for text in texts if text is not largest):
+        places.append(("letters", [largest]))
+    if places:
+        found.append(rng.choice(places))
+    for name, marks in found:
+        answer, (what, *more) = " ".join(text.text for text in marks), _ONLY[name]
+        if sum(map(str.isalnum, answer)) > 1 and len(answer) < 100:
+            kind = "place" if (name, marks) in places else "only"
+            yield Fact(kind, answer, marks, {"what": rng.choice(what.split("|"))}, (*more, *WORDINGS[kind]))
+
+
+def _is_only(kind, text, shown):
+    """Whether nobody would take anything else on the page for a text of this kind, nor this one for another."""
+    if kind == "percent":
+        return shown.count("%") == 1
+    is_plain_number = kind == "price" and not re.search(r"[^\d.,]", text)
+    is_fax = kind == "phone" and re.search(r"\bfax\b", shown, re.IGNORECASE)
+    return kind in _ONLY and not is_plain_number and not is_fax
+
+
+def _top(line):
+    return min(text.y - text.capital * 1.1 for text in line)
+
+
+def _bottom(line):
+    return max(text.y + text.capital * 0.3 for text in line)
 
 
 def _find_facts(draft):
     """All that can be asked about a page without ambiguity, as facts whose blocks have names."""
-    rng, facts = draft.rng, []
+    rng, shown = draft.rng, "\n".join(block.read() for block in draft.blocks)
+    texts = {text.text.casefold() for block in draft.blocks for text in block.texts}
+    kinds = {text: draft.texts.used.get(text) for text in texts}
+    facts = list(_find_single(draft, shown, kinds))
     nouns = Counter(block.noun for block in draft.blocks)
     counts = Counter(line.casefold() for block in draft.blocks for line in block.read().splitlines())
     headings = {text.text: text for block in draft.blocks for text in block.texts}
@@ -128,6 +158,7 @@ def _find_facts(draft):
         for fact in block.facts:
             if fact.slots.get("block", "") is None:
                 fact.slots["block"] = name
+            fact.plain = list_plain(block, fact, shown, kinds)
         facts += [fact for fact in block.facts if fact.slots.get("block", "") is not None]
     return facts
 
@@ -143,15 +174,16 @@ def _ask_whether(draft, texts, shown):
 
 
 def choose_facts(draft, count, transcribe):
-    """Draws up to `count` facts of a composed page to ask about: of as many kinds as there are, then any; and with
-    `transcribe` one more for all text of the page."""
+    """Draws up to `count` facts of a composed page to ask about: of as many kinds and plain wordings as there are,
+    then any; and with `transcribe` one more for all text of the page."""
     texts = [text for block in draft.blocks for text in block.texts]
     shown = "\n".join(block.read() for block in draft.blocks)
     facts, seen, ranked = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []
     draft.rng.shuffle(facts)
     for fact in facts:
-        ranked.append((seen[fact.kind], fact))
-        seen[fact.kind] += 1
+        is_ahead = fact.kind == "value" and fact.plain and draft.rng.random() < 0.5  # what people ask about most
+        ranked.append((seen[fact.kind, fact.plain] - bool(is_ahead), fact))
+        seen[fact.kind, fact.plain] += 1
     chosen = [fact for _, fact in sorted(ranked, key=lambda entry: entry[0])[:count]]
     draft.rng.shuffle(chosen)
     return chosen + [Fact("page", shown, texts, {})] * transcribe

@@ -126,10 +126,11 @@ def pack_texts(folder):
 
 
 class Texts:
-    """Draws the texts of one page, no two of which are equal, from those of a split; `assets` as in [`split_pools`]."""
+    """Draws the texts of one page, no two of which are equal, from those of a split; `assets` as in [`split_pools`].
+    `used` has the kinds of those drawn, by their folded text."""
 
     def __init__(self, rng, split, assets):
-        self.rng, self.split, self.pools, self.used = rng, split, split_pools(split, assets), set()
+        self.rng, self.split, self.pools, self.used = rng, split, split_pools(split, assets), {}
         # Prices have one form, or one could not tell which is higher.
         self.forms = {kind: rng.choices(forms, k=1 if kind == "price" else 2) for kind, forms in _FORMS.items()}
 
@@ -145,11 +146,11 @@ class Texts:
                 text = getattr(self, kind)()
             is_pooled = kind not in self.forms and kind != "phrase"  # so it has a name or a noun of the split alone
             if text.casefold() not in self.used and fits(text) and (is_pooled or split_of_text(text) == self.split):
-                return self.use(text)
+                return self.use(text, kind)
         raise DoesNotFit
 
-    def use(self, text):
-        self.used.add(text.casefold())
+    def use(self, text, kind=None):
+        self.used[text.casefold()] = kind
         return text
 
     def _fill(self, match):

@@ -4,6 +4,8 @@
 splits share nothing."""
 
 import pickle
+import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -23,8 +25,9 @@ from fila import FilaDataCollator, FilaImageProcessor
 from fila.common.arguments import UserError
 from fila.common.layout import image_grid_pinpoints
 from fila.fineprint import fonts, generate, texts
-from fila.fineprint.pages import PageOptions, make_page
-from fila.fineprint.questions import WORDINGS, list_wordings
+from fila.fineprint.marks import Block, Fact
+from fila.fineprint.pages import Draft, PageOptions, make_page
+from fila.fineprint.questions import WORDINGS, choose_facts, list_plain, list_wordings, word_question
 from fila.fineprint.tiles import Canvas, corners, locate
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
 from helpers import GRIDS, ROOT, tiny_processor
@@ -198,7 +201,93 @@ def test_questions_are_unambiguous(all_pages):
 
 def test_every_kind_occurs_in_at_least_twenty_wordings(all_pages):
     assert {sample.kind for page in all_pages for sample in page.samples} == set(WORDINGS)
-    assert all(len(set(list_wordings(kind))) >= 20 for kind in WORDINGS)
+    assert all(len(set(list_wordings(*patterns))) >= 20 for patterns in WORDINGS.values())
+
+
+def ask_label(label, shown, kind=None, others=()):
+    """Questions about the value "x" of a label, which is of the label's kind or another one, on a page that says `shown`."""
+    kind = kind or next(kind for kind, labels in texts.LABELS.items() if label.casefold() in map(str.casefold, labels))
+    fact, rng = Fact("value", "x", [], {"key": label, "what": "value"}), random.Random(0)
+    fact.plain = list_plain(Block("list of details"), fact, shown, {"x": kind, **dict(zip("yz", others))})
+    return {word_question(rng, fact) for _ in range(200)} if fact.plain else set()
+
+
+def test_people_can_ask_about_each_kind_of_label_without_quotes():
+    for kind, labels in texts.LABELS.items():
+        questions = {question for label in labels for question in ask_label(label, label)}
+        assert len({question for question in questions if not re.search("[\"'“«{]", question)}) >= 40, kind
+        for label in labels:
+            assert ask_label(label, label.upper()) or kind in ("phone", "email", "url"), label  # asked as the only one
+    for label, question in {
+        "DUE DATE": "When is it due?",
+        "Driver": "Who is the driver?",
+        "Total": "How much is the total?",
+        "Phone": "What is the phone number?",
+        "Shop": "Which shop is it?",
+        "Opens": "What time does it open?",
+        "To": "Where does it go?",
+        "Weight": "How heavy is it?",
+    }.items():
+        assert question in ask_label(label, f"{label}: 3 May\nTomato")
+
+
+def test_no_plain_question_about_a_label_that_another_text_could_answer():
+    assert "When does it expire?" in ask_label("Expires", "Expires 3 May")
+    assert not ask_label("Expires", "Expires 3 May. Valid until it expires.")
+    both = ask_label("Expires", "Expires 3 May\nValid until 4 May") | ask_label("Opens", "Opens\nDoors open")
+    assert not both & {"When does it expire?", "Until when is it valid?", "When does it open?"}
+    assert not ask_label("Price", "Price", others=["price"]) and ask_label("Price", "Price", others=["date"])
+    assert not ask_label("Start", "Start\nStart date")
+    assert not ask_label("Weight", "Weight", kind="company")  # a word that was drawn, as for any value
+
+
+def all_facts(count):
+    """(draft, all facts that can be asked about it) of so many pages."""
+    for row in range(count):
+        draft = Draft(random.Random(row), options(split="test"))
+        draft.compose()
+        if draft.blocks:
+            yield draft, choose_facts(draft, 10**6, False)
+
+
+def test_a_question_has_one_answer_on_its_page():
+    rng, plain = random.Random(0), Counter()
+    for _, facts in all_facts(100):
+        answers = {}
+        for fact in facts:
+            for _ in range(30):
+                answers.setdefault(word_question(rng, fact).casefold().rstrip(".?:"), set()).add(fact.answer)
+            plain[fact.kind] += bool(fact.plain)
+        assert not {question: found for question, found in answers.items() if len(found) > 1}
+    assert min(plain[kind] for kind in ("value", "key", "cell", "row", "heading", "block", "only", "place")) > 3
+
+
+def test_what_is_said_to_be_alone_is_alone():
+    looks = {"percentage": r"\d ?%", "mail": r"\w@\w+\.", "web|URL|link": r"www|https?:"}
+    found = Counter()
+    for draft, facts in all_facts(120):
+        shown = [text for block in draft.blocks for text in block.texts]
+        for fact in facts:
+            what = fact.slots.get("what", "")
+            if fact.kind == "only":
+                assert sum(mark.text == fact.answer for mark in shown) == 1
+                for name, look in looks.items():
+                    if re.search(name, what):
+                        others = [
+                            text.text for text in shown if text.text != fact.answer and re.search(look, text.text)
+                        ]
+                        assert not others, (what, fact.answer)
+                        found[name] += 1
+            elif fact.kind == "place":
+                others = [text for text in shown if not any(text is mark for mark in fact.marks)]
+                if "letters" in what or "print" in what:
+                    assert all(text.capital * 1.3 < fact.marks[0].capital for text in others)
+                elif "top" in what:
+                    assert all(text.y > mark.y for text in others for mark in fact.marks)
+                else:
+                    assert all(text.y < mark.y for text in others for mark in fact.marks)
+                found[fact.kind] += 1
+    assert min(found[name] for name in ("percentage", "mail", "web|URL|link", "place")) > 1
 
 
 def rows_of(split, count):
@@ -268,9 +357,13 @@ def test_folder_is_read_by_datasets(folder, own_cache):
     assert list(Canvas(image.size[::-1], TILE).grid) == loaded["test"][2]["grid"]
 
 
-def test_the_readme_explains_every_column():
+def test_the_readme_explains_every_column_and_kind():
     text = (ROOT / "fineprint" / "README.md").read_text()
     assert all(f"`{name}`" in text for name in generate.FEATURES)
+    kinds = re.search(r"`kind` \| .*?: (.*?) \|", text)[1]
+    assert all(re.search(rf"\b{kind}\b", kinds) for kind in WORDINGS) and f"{len(WORDINGS)} kinds" in " ".join(
+        text.split()
+    )
 
 
 def test_the_recipe_in_the_folder_makes_the_same_pages(folder, tmp_path, own_cache):
