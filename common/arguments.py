@@ -62,7 +62,7 @@ def parse_arguments(classes, description, arguments=None, **defaults):
         if action.choices and isinstance(value, str | int) and value not in action.choices:
             _fail(f"{action.dest} {value} of the recipe is not one of {', '.join(map(str, action.choices))}")
     try:
-        return parser.parse_args_into_dataclasses(arguments)
+        return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -68,3 +68,8 @@ def test_wrong_values_of_the_command_line_are_one_sentence(recipe):
     for name, value, message in (("stage", "3", "invalid choice: .3"), ("count", "many", "invalid int value: 'many'")):
         with pytest.raises(UserError, match=f"^argument --{name}: {message}.*`--help` explains"):
             parse(recipe, f"--{name}", value)
+
+
+def test_commands_are_called_from_a_prompt_too(monkeypatch):
+    monkeypatch.setattr("sys.argv", [""])
+    assert parse("--name", "b", "--count", "1") == Options("b", 1)
