@@ -26,7 +26,7 @@ from datasets import Dataset, Features, Image, List, Value
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.files import new_folder
 from fila.fineprint.fonts import SPLITS, pack_fonts
-from fila.fineprint.pages import PageOptions, make_page
+from fila.fineprint.pages import PageOptions, make_messages, make_page
 from fila.fineprint.texts import pack_texts
 from fila.fineprint.tiles import Canvas
 
@@ -78,16 +78,11 @@ def make_row(options, split, row):
     canvas = Canvas(image.size[::-1], options.tile_size)
     if split != "train":
         samples = [next((sample for sample in samples if canvas.locate(sample.box)), samples[0])]
-    messages = []
-    for sample in samples:
-        messages.append({"role": "user", "content": [{"type": "text", "text": sample.question}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": sample.answer}]})
-    messages[0]["content"].insert(0, {"type": "image", "text": None})
     file, first = io.BytesIO(), samples[0]
     image.save(file, "JPEG", quality=92)
     return {
         "images": [{"bytes": file.getvalue(), "path": None}],
-        "messages": messages,
+        "messages": make_messages(samples),
         "answers": [first.answer],
         "kind": first.kind,
         "position": canvas.locate(first.box),

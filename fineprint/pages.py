@@ -224,3 +224,17 @@ def make_page(seed, row, options):
         samples.setdefault(question, Sample(question, fact.answer, fact.kind, camera.corners(fact.marks), height))
     desk = draft.paper if rng.random() < 0.5 else draw_color(rng, draft.paper, 0, 60)
     return Page(camera.take(draft.render(), desk), list(samples.values()), draft)
+
+
+def make_messages(turns):
+    """A conversation about an image in chat format.
+
+    Args:
+        turns (`list[Sample]` or `list[tuple]`): each begins with a question and its answer.
+    """
+    messages = []
+    for question, answer, *_ in turns:
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    messages[0]["content"].insert(0, {"type": "image", "text": None})
+    return messages

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fila import FilaDataCollator
 from fila.fineprint import fonts
-from fila.fineprint.pages import PageOptions, make_page
+from fila.fineprint.pages import PageOptions, make_messages, make_page
 from fila.fineprint.tiles import Canvas
 
 # Index 0 is for no character.
@@ -82,8 +82,8 @@ def place_characters(characters, scale, offset, cell_size, shape):
             if index == IGNORED or not legible or cell[-1]:  # full, or ignored already
                 cell[:] = IGNORED
             else:
-                places[-1] = row, column, int(cell.argmin())
-                cell[cell.argmin()] = index
+                slot = int(cell.argmin())
+                cell[slot], places[-1] = index, (row, column, slot)
     return labels, places
 
 
@@ -186,12 +186,13 @@ class Pages:
         image_processor = processor.image_processor
         num_tokens = max(image_processor.get_number_of_image_tokens(*page.image.size[::-1]) for page in pages)
         collator = FilaDataCollator(processor, max_length=num_tokens + self.max_text)
-        return collator([{"messages": make_messages(page), "images": [page.image]} for page in pages])
+        return collator([{"messages": make_messages(page.samples), "images": [page.image]} for page in pages])
 
     def make_cells(self, number):
         """`dict` of tensors: conversations about pages whose visual tokens are labels. `input_ids`, `position_ids`,
         `attention_mask` and `labels` are of shape (pages, length), `cells` of shape (visual tokens of the batch, SLOTS),
-        and how much `noise` they get. Most empty cells, which are most of a page, are left out, and their places are kept, in the `position_ids`.
+        and how much `noise` they get. Most empty cells, which are most of a page, are left out; the `position_ids` keep
+        their places.
 
         The first `num_scribbles` batches are scribbles, with more and more lines. In these there is nothing to guess: they
         teach, in short sequences, to look where the next character is.
@@ -201,12 +202,12 @@ class Pages:
             side = processor.image_processor.size["height"] // processor.image_processor.patch_size
             num_lines = 1 + number * MAX_LINES // self.num_scribbles
             scribbles = [scribble(rng, side, num_lines) for _ in range(4 * self.kinds[0].batch_size)]
-            parts = [(labels, (side, side), make_turns([("Read.", text)])) for labels, text in scribbles]
+            parts = [(labels, (side, side), make_messages([("Read.", text)])) for labels, text in scribbles]
         else:
             pages, _, processor, rng = self.draw(number)
             label = partial(label_image, image_processor=processor.image_processor)
             parts = [
-                (label(page.image.size, locate_characters(page)), page.image.size[::-1], make_messages(page))
+                (label(page.image.size, locate_characters(page)), page.image.size[::-1], make_messages(page.samples))
                 for page in pages
             ]
         noise = 0 if number < self.num_scribbles else rng.uniform(0, MAX_NOISE)
@@ -226,21 +227,6 @@ class Pages:
         batch = {key: pad_sequence([row[key] for row in rows], True, value) for key, value in paddings.items()}
         batch["attention_mask"] = pad_sequence([torch.ones_like(row["labels"]) for row in rows], True)
         return {**batch, "cells": torch.cat(cells), "noise": torch.tensor(noise)}
-
-
-def make_turns(pairs):
-    """A conversation about an image, of questions and answers."""
-    messages = []
-    for question, answer in pairs:
-        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    messages[0]["content"].insert(0, {"type": "image"})
-    return messages
-
-
-def make_messages(page):
-    """A conversation with all questions about a page."""
-    return make_turns([(sample.question, sample.answer) for sample in page.samples])
 
 
 def scribble(rng, side, num_lines):

@@ -185,11 +185,6 @@ class PageTrainer(FilaTrainer):
         return self.lr_scheduler
 
 
-def read_log(output):
-    """`list[dict]`: the log of the training in a folder."""
-    return json.loads((output / LOG).read_text())
-
-
 def train_network(network, make_batch, output, settings):
     """Trains a network that returns its loss, on the batches that `make_batch` makes of the numbers from 0 on. Without
     `max_seconds`, it goes on from the last checkpoint in the folder `output`.

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fineprint/experiments/cells.py and pretrain.py: labels, batches, and what the networks learn from them."""
 
+import json
 import time
 
 import numpy as np
@@ -195,7 +196,7 @@ def test_training_ends_in_time_with_a_learning_rate_of_nearly_nothing(tmp_path):
 
     settings = {"max_steps": 10_000, "max_seconds": 2, "logging_steps": 1, "use_cpu": True, "learning_rate": 0.1}
     pretrain.train_network(Regression(2, 1), make_batch, tmp_path / "timed", settings)
-    log = [entry for entry in pretrain.read_log(tmp_path / "timed") if "loss" in entry]
+    log = [entry for entry in json.loads((tmp_path / "timed" / pretrain.LOG).read_text()) if "loss" in entry]
     assert 5 < len(log) < 60
     assert max(entry["learning_rate"] for entry in log) > 0.05 > 0.01 > log[-1]["learning_rate"]
     assert log[-1]["waited_for_data"] > 0.5
