@@ -945,9 +945,8 @@ class FilaModel(FilaPreTrainedModel):
     def _refuse_image_tokens(self, input_ids, cache):
         """Raises a `ValueError` if a text that came without images has a place for one. A text that continues a cache may have
         it: the model can generate the image token. Compiled and exported graphs do not look at values."""
-        is_step = (
-            cache is not None and input_ids is not None and input_ids.shape[1] == 1
-        )  # looking would wait for the device
+        # Looking at a step of generation would wait for the device.
+        is_step = cache is not None and input_ids is not None and input_ids.shape[1] == 1
         if input_ids is None or is_step or torch.compiler.is_compiling() or not _is_empty(cache):
             return
         num_placeholders = int((input_ids == self.config.image_token_id).sum())

@@ -75,7 +75,10 @@ def make_model(options):
     if options.start is None:
         model = FilaForConditionalGeneration(FilaConfig(**{**config, "dtype": "float32"}))
     else:
-        model = FilaForConditionalGeneration.from_pretrained(options.start, dtype="float32")
+        try:
+            model = FilaForConditionalGeneration.from_pretrained(options.start, dtype="float32")
+        except (OSError, ValueError) as error:
+            raise UserError(f"start {options.start} is no FILA that can be loaded: {error}") from error
     model.generation_config = GenerationConfig.from_pretrained(ROOT)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
     processor.image_processor.size = {"height": side, "width": side}
