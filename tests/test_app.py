@@ -413,7 +413,7 @@ def test_page_says_what_is_wrong_and_goes_on(open_page, bad_messages, expected):
         if number == 1:
             page.wait(lambda message=message: message in page.text())
         page.ask(text)
-        assert message in page.wait_for_answer(number, app.ERROR)
+        assert app.ERROR in page.wait_for_answer(number, message)
     page.upload(RECEIPT)
     page.wait(lambda: "439 x 448" in page.text())
     page.ask(QUESTION)
