@@ -24,8 +24,9 @@ class Canvas:
     """The canvas that the image processor picks for an image of `image_size` (height, width): `grid`, its rows and columns of
     tiles; `scale`, its pixels for one of the image along x and y; `offset`, where the image's left top corner is on it."""
 
-    def __init__(self, image_size, tile_size):
-        self.tile_size, self.grid = tile_size, _image_processor(tile_size).get_image_grid(*image_size)
+    def __init__(self, image_size, tile_size, image_processor=None):
+        image_processor = image_processor or _image_processor(tile_size)
+        self.tile_size, self.grid = tile_size, image_processor.get_image_grid(*image_size)
         canvas_size = self.grid[0] * tile_size, self.grid[1] * tile_size
         top, left, height, width = get_content_box(image_size, canvas_size)
         self.scale = np.array([width / image_size[1], height / image_size[0]])

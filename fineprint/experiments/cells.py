@@ -95,7 +95,7 @@ def label_image(image_size, characters, image_processor, cell_size=None):
     num_cells = side // cell_size
     views = [place_characters(characters, side / size, 0, cell_size, (num_cells, num_cells))[0].reshape(-1, SLOTS)]
     if image_processor.do_dynamic_tiling:
-        canvas = Canvas(image_size[::-1], side)
+        canvas = Canvas(image_size[::-1], side, image_processor)
         rows, columns = canvas.grid
         shape = rows * num_cells, columns * num_cells
         labels, _ = place_characters(characters, canvas.scale, canvas.offset, cell_size, shape)

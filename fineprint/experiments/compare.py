@@ -31,7 +31,13 @@ from fila.common.files import new_files
 from fila.evaluation.metrics import mean_with_interval
 from fila.fineprint.experiments.cells import locate_characters, place_characters
 from fila.fineprint.experiments.pretrain import EncoderPretraining, train_network
-from fila.fineprint.experiments.train_checkpoint import WEIGHTS, CheckpointArguments, make_model, make_pages
+from fila.fineprint.experiments.train_checkpoint import (
+    WEIGHTS,
+    CheckpointArguments,
+    make_cell_embedding,
+    make_model,
+    make_pages,
+)
 from fila.fineprint.pages import PageOptions, make_page
 from fila.fineprint.tiles import Canvas
 
@@ -70,7 +76,7 @@ def make_encoder(options, fusion_type, seed):
         tower = model.model.vision_tower
         tower.fusion[0].register_forward_pre_hook(lambda module, inputs: (torch.zeros_like(inputs[0]), *inputs[1:]))
         tower.vit.requires_grad_(False)
-    return EncoderPretraining(model), processor
+    return EncoderPretraining(model, make_cell_embedding(options, model, processor)), processor
 
 
 @torch.inference_mode()

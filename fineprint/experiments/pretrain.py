@@ -26,30 +26,67 @@ LOG = "log_history.json"
 
 
 class CellEmbedding(nn.Module):
-    """What a decoder sees of a cell in pretraining, and an encoder learns to say: the sum of vectors of its characters,
-    turned as their slots say; for an empty cell, a vector. All are random, fixed, and the same wherever they are made.
+    """What a decoder sees of a cell in pretraining, and an encoder learns to say: the sum of vectors of its characters, one
+    for each slot; for an empty cell, a vector. All are fixed.
 
     Args:
-        width (`int`): of the decoder.
-        std (`float`): of the numbers in a vector of a character.
+        table (`torch.Tensor` of shape (SLOTS, 1 + characters, width)): the vectors of characters; of index 0, zeros.
+        empty (`torch.Tensor` of shape (width,)): the vector of an empty cell.
+        common (`torch.Tensor` of shape (width,)): what is added in all others.
+        spread (`torch.Tensor` of shape (width,)): how far from its vector a cell may be, as a standard deviation.
     """
 
-    def __init__(self, width, std):
+    def __init__(self, table, empty, common, spread):
         super().__init__()
+        for name, value in {"table": table, "empty": empty, "common": common, "spread": spread}.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @classmethod
+    def random(cls, width, std):
+        """Random vectors of numbers with this standard deviation, turned as their slots say; the same wherever they are
+        made."""
         generator = torch.Generator().manual_seed(0)
         vectors = torch.randn(2 + len(CHARACTERS), width, generator=generator) * std
         turns = [torch.linalg.qr(torch.randn(width, width, generator=generator))[0] for _ in range(SLOTS)]
-        self.register_buffer("empty", vectors[0], persistent=False)
-        table = torch.stack([vectors[1:] @ turn for turn in turns])  # slot, character, width
+        table = torch.stack([vectors[1:] @ turn for turn in turns])
         table[:, 0] = 0
-        self.register_buffer("table", table, persistent=False)
+        return cls(table, vectors[0], torch.zeros(width), torch.full((width,), std))
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, model, batches):
+        """Vectors that are as near as can be, in the mean of squares, to what a trained FILA makes of cells.
+
+        Args:
+            model (`FilaForConditionalGeneration`)
+            batches (iterable of `dict`): of [`Pages.make_images`].
+        """
+        num, width = 1 + len(CHARACTERS), model.config.text_config.hidden_size
+        starts, num_cells, empties = torch.arange(SLOTS) * num, 0, []
+        products, sums, squares = torch.eye(SLOTS * num), torch.zeros(SLOTS * num, width), torch.zeros(width)
+        for batch in batches:
+            cells, images = batch["labels"], {key: batch[key] for key in batch if "labels" not in key}
+            features = torch.cat(model.get_image_features(**images).pooler_output)
+            empties.append(features[(cells == 0).all(dim=-1)].mean(dim=0))
+            is_used = cells[:, 0] > 0
+            cells, features = cells[is_used], features[is_used]
+            held = torch.zeros(len(cells), SLOTS * num).scatter_(1, cells + starts, 1.0)
+            held[:, starts] = 0
+            held[:, 0] = 1  # in all of them
+            products, sums, num_cells = products + held.T @ held, sums + held.T @ features, num_cells + len(cells)
+            squares += features.square().sum(dim=0)
+        table = torch.linalg.solve(products, sums)
+        spread = ((squares - (table * sums).sum(dim=0)) / num_cells).clamp(min=0).sqrt()
+        table, common = table.unflatten(0, (SLOTS, num)), table[0].clone()
+        table[:, 0] = 0
+        return cls(table, torch.stack(empties).mean(dim=0), common, spread)
 
     def forward(self, cells):
         """`torch.Tensor` of shape (visual tokens, width), for `cells` of shape (visual tokens, SLOTS); of those that are
         `IGNORED` nothing is known, and they are random."""
-        vectors = sum(self.table[slot][cells[:, slot].clamp(min=0)] for slot in range(SLOTS))
+        vectors = sum(self.table[slot][cells[:, slot].clamp(min=0)] for slot in range(SLOTS)) + self.common
         vectors = torch.where((cells == 0).all(dim=-1, keepdim=True), self.empty, vectors)
-        noise = torch.randn_like(vectors) * self.empty.std()
+        noise = self.common + torch.randn_like(vectors) * (self.table[0].var(dim=0) + self.spread.square()).sqrt()
         return torch.where((cells == IGNORED).all(dim=-1, keepdim=True), noise, vectors)
 
 
@@ -57,18 +94,16 @@ class EncoderPretraining(nn.Module):
     """Hybrid encoder and projector of a FILA. Linear heads name the characters of each visual token, and, for what is not
     tiled, of each cell of the last two stages of the ConvNeXt. Nothing is copied."""
 
-    def __init__(self, model):
+    def __init__(self, model, cell_embedding):
         super().__init__()
         self.vision_tower, self.multi_modal_projector = model.model.vision_tower, model.model.multi_modal_projector
         self.model, width = [model], model.config.text_config.hidden_size  # in a list: its decoder is not trained
-        self.cell_embedding = CellEmbedding(width, model.config.text_config.initializer_range)
+        self.cell_embedding = cell_embedding
         self.stage_maps, widths = [], [width]
         if self.vision_tower.convnext is not None:
             for stage in self.vision_tower.convnext.stages[-2:]:
                 stage.register_forward_hook(lambda module, inputs, output: self.stage_maps.append(output))
             widths += [stage["num_chs"] for stage in self.vision_tower.convnext.feature_info[-2:]]
-        with torch.no_grad():  # so that the random projector begins with vectors about as large as those to be learnt
-            self.multi_modal_projector.linear_2.weight *= 0.1
         num_classes = SLOTS * (1 + len(CHARACTERS))
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, num_classes)) for size in widths)
 
@@ -82,7 +117,8 @@ class EncoderPretraining(nn.Module):
             seen += [stage_map.flatten(2).mT.flatten(0, 1) for stage_map in self.stage_maps]
             targets += [fine_labels.flatten(0, 1), labels]
         loss = sum(self.name_characters(*entry) for entry in zip(self.heads, seen, targets))
-        vectors, is_known = self.cell_embedding(labels), (labels != IGNORED).all(dim=-1)
+        vectors, is_empty = self.cell_embedding(labels), (labels == 0).all(dim=-1)
+        is_known = (labels[:, 0] > 0) | is_empty & (torch.rand(len(labels), device=labels.device) < EMPTY_SHARE)
         errors = (features.float() - vectors)[is_known].square().mean() / vectors[is_known].square().mean()
         return {"loss": loss + errors, "error": errors.detach()}
 
@@ -102,17 +138,18 @@ class EncoderPretraining(nn.Module):
 
 
 class DecoderPretraining(nn.Module):
-    """The decoder of a FILA, which sees noisy [`CellEmbedding`]s in place of visual tokens. Nothing is copied. Its embeddings
-    of bytes begin as those of the first characters in a cell, which it can copy therefore."""
+    """The decoder of a FILA, which sees noisy [`CellEmbedding`]s in place of visual tokens. Nothing is copied."""
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model, cell_embedding):
         super().__init__()
         self.language_model = model.model.language_model
         if not model.config.tie_word_embeddings:  # otherwise it is the embedding of the former
             self.lm_head = model.lm_head
         self.model = [model]  # in a list: its vision is not trained
-        text_config, self.image_token_id = model.config.text_config, model.config.image_token_id
-        self.cell_embedding = CellEmbedding(text_config.hidden_size, text_config.initializer_range)
+        self.image_token_id, self.cell_embedding = model.config.image_token_id, cell_embedding
+
+    def begin_as_cells(self, tokenizer):
+        """Makes the embeddings of bytes those of the first characters in a cell, which the decoder can copy therefore."""
         with torch.no_grad():
             for character, index in reversed(CHARACTERS.items()):
                 token_id = tokenizer.encode(character)[-1]
@@ -121,7 +158,7 @@ class DecoderPretraining(nn.Module):
     def forward(self, input_ids, labels, cells, noise, num_items_in_batch=None, **inputs):
         """`dict` with the `loss` for a batch of [`Pages.make_cells`]."""
         vectors = self.cell_embedding(cells)
-        vectors = vectors + noise * self.cell_embedding.empty.std() * torch.randn_like(vectors)
+        vectors = vectors + noise * self.cell_embedding.spread * torch.randn_like(vectors)
         embeds = self.language_model.get_input_embeddings()(input_ids)
         is_image = (input_ids == self.image_token_id).unsqueeze(-1)
         embeds = embeds.masked_scatter(is_image, vectors.to(embeds.dtype))

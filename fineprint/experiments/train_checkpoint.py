@@ -23,8 +23,9 @@ from fila.common.arguments import UserError, make_options, parse_arguments, run_
 from fila.common.files import new_files
 from fila.common.layout import ROOT, TEXT_PREFIX, image_grid_pinpoints
 from fila.fineprint.experiments.cells import Kind, Pages
-from fila.fineprint.experiments.pretrain import DecoderPretraining, EncoderPretraining, train_network
+from fila.fineprint.experiments.pretrain import CellEmbedding, DecoderPretraining, EncoderPretraining, train_network
 
+NUM_FITTED = 100  # batches
 PARTS = ("encoder", "decoder", "stage1", "stage2")
 WEIGHTS = "weights.safetensors"  # in float32, of what a part has trained
 
@@ -54,10 +55,6 @@ class CheckpointArguments:
         for part in self.parts:
             if part not in PARTS:
                 raise UserError(f"parts has {part!r}; allowed are {', '.join(PARTS)}.")
-        if self.canvas_scales != [1] and (self.encoder or self.decoder):
-            raise UserError(
-                f"canvas_scales={self.canvas_scales} is for stages 1 and 2 alone: labels of cells are for [1]."
-            )
         for part in PARTS:
             if getattr(self, part) and not getattr(self, part).get("kinds"):
                 raise UserError(f"There are no kinds of pages in {part}.")
@@ -94,6 +91,17 @@ def make_pages(options, settings, processor, seed):
     return Pages(seed, processor, **{"transcribe": True, "assets": options.assets, **own})
 
 
+def make_cell_embedding(options, model, processor):
+    """[`CellEmbedding`]: that of a trained model, on pages of the decoder, or a random one for a model of random weights."""
+    if options.start is not None:
+        pages = make_pages(options, dict(options.decoder), processor.for_model(model.config), options.seed)
+        return CellEmbedding.fit(model, map(pages.make_images, range(NUM_FITTED)))
+    with torch.no_grad():  # so that the projector begins with vectors about as large as those to be learnt
+        model.model.multi_modal_projector.linear_2.weight *= 0.1
+    text_config = model.config.text_config
+    return CellEmbedding.random(text_config.hidden_size, text_config.initializer_range)
+
+
 def load_parts(model, options, parts):
     """Loads what parts have trained, if they were done, the later over the earlier."""
     for path in (Path(options.output_dir) / part / WEIGHTS for part in parts):
@@ -108,10 +116,15 @@ def train_part(options, part):
         return
     model, processor = make_model(options)
     pages = make_pages(options, settings, processor.for_model(model.config), options.seed * len(PARTS) + number)
+    if part in ("encoder", "decoder"):
+        embedding = make_cell_embedding(options, model, processor)
     if part == "encoder":
-        train_network(EncoderPretraining(model), pages.make_images, folder, settings)
+        train_network(EncoderPretraining(model, embedding), pages.make_images, folder, settings)
     elif part == "decoder":
-        train_network(DecoderPretraining(model, processor.tokenizer), pages.make_cells, folder, settings)
+        network = DecoderPretraining(model, embedding)
+        if options.start is None:
+            network.begin_as_cells(processor.tokenizer)
+        train_network(network, pages.make_cells, folder, settings)
     else:
         load_parts(model, options, PARTS[:number])
         model.set_training_stage(number - 1)

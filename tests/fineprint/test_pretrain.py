@@ -4,6 +4,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,9 +38,13 @@ def make_small(**changes):
     return make_model(options)
 
 
-@pytest.fixture(scope="module")
-def processor():
-    return make_model(CheckpointArguments("unused", tile_size=112))[1]
+@pytest.fixture(scope="module", params=[[1], [1, 2, 3]], ids=["paper's canvases", "larger canvases"])
+def processor(request):
+    return make_model(CheckpointArguments("unused", tile_size=112, canvas_scales=request.param))[1]
+
+
+def random_embedding(model):
+    return pretrain.CellEmbedding.random(model.config.text_config.hidden_size, 0.05)
 
 
 def spell(cells):
@@ -138,11 +143,37 @@ def fit(network, batch, steps, learning_rate):
 def test_decoder_learns_to_repeat_what_the_cells_hold():
     model, processor = make_small()
     batch = Pages(0, processor, [{"size": 56, "batch_size": 2}], max_text=150).make_cells(0)
-    network = pretrain.DecoderPretraining(model, processor.tokenizer).train()
+    network = pretrain.DecoderPretraining(model, random_embedding(model)).train()
+    network.begin_as_cells(processor.tokenizer)
     assert not any("vision" in name for name, _ in network.named_parameters())
     losses = fit(network, {**batch, "noise": torch.tensor(0.0)}, 120, 1e-2)
     assert losses[0] > 3
     assert losses[-1] < 0.5
+
+
+def test_embedding_of_cells_is_fitted_to_what_a_model_makes_of_them(processor):
+    """A model whose visual tokens are vectors of their cells, some further away than others."""
+    model, _ = make_small()
+    embedding, pages = random_embedding(model), Pages(0, processor, [VIEW, TILED], min_text_height=12)
+    spread = torch.linspace(0, 0.02, embedding.table.shape[-1])
+    embedding.common += 0.3
+
+    class Model:
+        config = model.config
+
+        def get_image_features(self, cells, **images):
+            vectors = embedding(cells)
+            return SimpleNamespace(pooler_output=(vectors + spread * torch.randn_like(vectors)).split(64))
+
+    def make_batch(number):
+        images = pages.make_images(number)
+        return {"labels": images["labels"], "cells": images["labels"]}
+
+    fitted, cells = pretrain.CellEmbedding.fit(Model(), map(make_batch, range(60))), make_batch(99)["labels"]
+    is_known = (cells != IGNORED).all(dim=-1)
+    error = (fitted(cells) - embedding(cells))[is_known].square().mean()
+    assert error < 0.05 * embedding(cells)[is_known].var()
+    assert torch.corrcoef(torch.stack([fitted.spread, spread]))[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("fusion_type", ["cvfm", "none"])
@@ -150,7 +181,7 @@ def test_encoder_learns_the_characters_of_a_page(fusion_type):
     model, processor = make_small(fusion_type=fusion_type)
     processor.image_processor.do_high_res = fusion_type != "none"
     batch = Pages(0, processor, [{"size": 56, "is_tiled": False, "batch_size": 2}]).make_images(1)
-    network = pretrain.EncoderPretraining(model).train()
+    network = pretrain.EncoderPretraining(model, random_embedding(model)).train()
     assert not any("language_model" in name for name, _ in network.named_parameters())
     losses = fit(network, batch, 60, 5e-3)
     assert losses[-1] < 0.3 * losses[0]
