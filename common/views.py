@@ -1,8 +1,11 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of what the model sees."""
+"""Pictures of what the model sees, and of what it answers."""
 
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+import PIL.ImageOps
 
 
 def draw_views(processor, inputs, maps=None):
@@ -25,4 +28,15 @@ def draw_views(processor, inputs, maps=None):
             picture.paste(view, (left, top))
             left += width + gap
         top += height + gap
+    return picture
+
+
+def draw_captions(images, captions, size=(440, 440)):
+    """`PIL.Image`: images side by side, each in a box of `size` (width, height) and over its caption, of three lines at most."""
+    width, height = size
+    picture = PIL.Image.new("RGB", (width * len(images), height + 100), "white")
+    draw, font = PIL.ImageDraw.Draw(picture), PIL.ImageFont.load_default(18)
+    for left, image, caption in zip(range(0, picture.width, width), images, captions):
+        picture.paste(PIL.ImageOps.contain(image.convert("RGB"), (width - 20, height - 20)), (left + 10, 10))
+        draw.multiline_text((left + 10, height), caption, "black", font, spacing=8)
     return picture

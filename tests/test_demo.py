@@ -37,6 +37,12 @@ def test_default_model_reads_the_receipt(tmp_path, capsys):
     output = capsys.readouterr().out
     assert f"answer         {ANSWER}\n" in output
     assert picture.read_bytes().startswith(b"\x89PNG")
+    # The pages of other programs: what is right and what is not is said, and drawn.
+    lines = [line for line in output.splitlines() if line.startswith("foreign page")]
+    assert len(lines) == 3
+    assert all(("(right)" in line) != ("(wrong; right is: " in line) for line in lines)
+    with PIL.Image.open(picture.with_name("foreign.png")) as drawn:
+        assert drawn.width == 3 * 440
 
 
 def test_demo_prints_the_geometry_and_saves_a_picture(tmp_path, capsys):
