@@ -31,12 +31,17 @@ def draw_views(processor, inputs, maps=None):
     return picture
 
 
-def draw_captions(images, captions, size=(440, 440)):
-    """`PIL.Image`: images side by side, each in a box of `size` (width, height) and over its caption, of three lines at most."""
+def draw_captions(images, captions, size=(440, 340)):
+    """`PIL.Image`: images side by side, each fitted into a box of `size` (width, height), over its caption of three lines."""
     width, height = size
     picture = PIL.Image.new("RGB", (width * len(images), height + 100), "white")
-    draw, font = PIL.ImageDraw.Draw(picture), PIL.ImageFont.load_default(18)
+    try:
+        font = PIL.ImageFont.truetype("DejaVuSans.ttf", 17)
+    except OSError:  # it is not installed, and Pillow's own lacks a few characters
+        font = PIL.ImageFont.load_default(18)
+    draw = PIL.ImageDraw.Draw(picture)
     for left, image, caption in zip(range(0, picture.width, width), images, captions):
-        picture.paste(PIL.ImageOps.contain(image.convert("RGB"), (width - 20, height - 20)), (left + 10, 10))
+        fitted = PIL.ImageOps.contain(image.convert("RGB"), (width - 20, height - 20))
+        picture.paste(fitted, (left + 10, height - 10 - fitted.height))
         draw.multiline_text((left + 10, height), caption, "black", font, spacing=8)
     return picture
