@@ -120,8 +120,8 @@ class Kind:
     Args:
         size (`int`): `PageOptions.tile_size`, which their sizes follow.
         is_tiled (`bool`): whether the image processor tiles them.
-        num_crops (`int`): instead of each page, an encoder that is pretrained sees so many parts of it, each about as large as
-            a view.
+        num_crops (`int`): instead of each page, an encoder sees so many parts of it, each about as large as a view; nothing is
+            asked about them.
         batch_size (`int`): pages of a batch.
         share (`float`): how often the kind is drawn, relative to others.
     """
@@ -154,10 +154,14 @@ class Pages:
             self.processors[-1].image_processor = copy(processor.image_processor)
             self.processors[-1].image_processor.do_dynamic_tiling = kind.is_tiled
 
+    def choose(self, number):
+        """`tuple`: the index of the kind of a batch, and a `random.Random`."""
+        rng = random.Random(f"{self.seed}/{number}")
+        return rng.choices(range(len(self.kinds)), [kind.share for kind in self.kinds])[0], rng
+
     def draw(self, number):
         """`tuple`: the pages of a batch, their [`Kind`], the processor they are for, and a `random.Random`."""
-        rng = random.Random(f"{self.seed}/{number}")
-        (which,) = rng.choices(range(len(self.kinds)), [kind.share for kind in self.kinds])
+        which, rng = self.choose(number)
         kind, options = self.kinds[which], self.options[which]
         rows = range(number * 64, number * 64 + kind.batch_size)
         return [make_page(self.seed, row, options) for row in rows], kind, self.processors[which], rng
@@ -179,6 +183,11 @@ class Pages:
                 [label_image(im.size, where, image_processor, size) for im, where in parts]
             )
         return dict(inputs)
+
+    def make_batch(self, number):
+        """`dict` of tensors: of a kind with `num_crops`, what [`make_images`] makes, else what [`make_conversations`] does."""
+        is_cropped = self.kinds[self.choose(number)[0]].num_crops > 0
+        return self.make_images(number) if is_cropped else self.make_conversations(number)
 
     def make_conversations(self, number):
         """`dict` of tensors: what a [`FilaDataCollator`] makes of pages and the questions about them."""

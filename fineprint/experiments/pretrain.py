@@ -14,6 +14,7 @@ import shutil
 import time
 
 import torch
+from accelerate.utils import broadcast
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -92,9 +93,10 @@ class CellEmbedding(nn.Module):
 
 class EncoderPretraining(nn.Module):
     """Hybrid encoder and projector of a FILA. Linear heads name the characters of each visual token, and, for what is not
-    tiled, of each cell of the last two stages of the ConvNeXt. Nothing is copied."""
+    tiled, of each cell of the last two stages of the ConvNeXt. With a [`CellEmbedding`], the visual tokens become like it.
+    Nothing is copied."""
 
-    def __init__(self, model, cell_embedding):
+    def __init__(self, model, cell_embedding=None):
         super().__init__()
         self.vision_tower, self.multi_modal_projector = model.model.vision_tower, model.model.multi_modal_projector
         self.model, width = [model], model.config.text_config.hidden_size  # in a list: its decoder is not trained
@@ -108,8 +110,8 @@ class EncoderPretraining(nn.Module):
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, num_classes)) for size in widths)
 
     def forward(self, labels, fine_labels=None, **images):
-        """`dict` with the `loss` for a batch of [`Pages.make_images`]: cross-entropy of the characters, and the squared
-        error of the visual tokens as a share of the mean square of what they should be."""
+        """`dict` with the `loss` for a batch of [`Pages.make_images`]: cross-entropy of the characters, and, with a
+        [`CellEmbedding`], the squared error of the visual tokens as a share of its mean square."""
         self.stage_maps.clear()
         features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
         seen, targets = [features], [labels]
@@ -117,10 +119,12 @@ class EncoderPretraining(nn.Module):
             seen += [stage_map.flatten(2).mT.flatten(0, 1) for stage_map in self.stage_maps]
             targets += [fine_labels.flatten(0, 1), labels]
         loss = sum(self.name_characters(*entry) for entry in zip(self.heads, seen, targets))
+        if self.cell_embedding is None:
+            return {"loss": loss}
         vectors, is_empty = self.cell_embedding(labels), (labels == 0).all(dim=-1)
         is_known = (labels[:, 0] > 0) | is_empty & (torch.rand(len(labels), device=labels.device) < EMPTY_SHARE)
         errors = (features.float() - vectors)[is_known].square().mean() / vectors[is_known].square().mean()
-        return {"loss": loss + errors, "error": errors.detach()}
+        return {"loss": loss + errors}
 
     def name(self, **images):
         """`torch.Tensor` of shape (visual tokens, SLOTS): the characters that the visual tokens of images most likely hold."""
@@ -135,6 +139,24 @@ class EncoderPretraining(nn.Module):
         is_used = is_learnt.any(dim=-1)
         logits = head(features[is_used]).unflatten(-1, (SLOTS, -1))
         return nn.functional.cross_entropy(logits[is_learnt[is_used]].float(), labels[is_learnt])
+
+
+class WholeTraining(nn.Module):
+    """A FILA that answers questions, and whose encoder goes on naming characters. Nothing is copied."""
+
+    accepts_loss_kwargs = False  # the loss of a batch is a mean of its own
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.lm_head = model.model, model.lm_head  # so that parameters have the names that they have there
+        encoder = EncoderPretraining(model)
+        self.heads, self.whole, self.encoder = encoder.heads, [model], [encoder]  # in lists: their modules are here
+        for head in self.heads:  # so that they learn before the encoder learns from them
+            nn.init.zeros_(head[1].weight)
+
+    def forward(self, **batch):
+        """The output of the model, or for a batch without `input_ids`, of [`EncoderPretraining`]."""
+        return self.whole[0](**batch) if "input_ids" in batch else self.encoder[0](**batch)
 
 
 class DecoderPretraining(nn.Module):
@@ -169,25 +191,25 @@ class DecoderPretraining(nn.Module):
 
 
 class Clock(TrainerCallback):
-    """Ends a training after some seconds, and says which share of them it has waited for data."""
+    """Ends a training after some seconds, and says which share of them it has waited for data. Of several processes, the
+    first one's clock counts, so that all have the same learning rate and the same end."""
 
     def __init__(self, seconds):
-        self.seconds, self.waited, self.start, self.last_step = seconds, 0.0, None, None
+        self.seconds, self.waited, self.elapsed, self.start = seconds, 0.0, 0.0, None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start = self.last_step = time.perf_counter()
+        self.start = time.perf_counter()
 
     def progress(self):
-        """`float`: the share of the time that is over."""
-        if self.start is None:
-            return 0.0
-        return min(1.0, (time.perf_counter() - self.start) / self.seconds)
+        """`float`: the share of the time that was over after the last step."""
+        return min(1.0, self.elapsed / self.seconds)
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.waited += time.perf_counter() - self.last_step
+        self.waited += time.perf_counter() - self.start - self.elapsed
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.last_step = time.perf_counter()
+        elapsed = torch.tensor(time.perf_counter() - self.start, dtype=torch.float64, device=args.device)
+        self.elapsed = broadcast(elapsed).item()
         control.should_training_stop = control.should_training_stop or self.progress() == 1
 
 
@@ -205,7 +227,7 @@ class PageTrainer(FilaTrainer):
 
     def log(self, logs, *args, **kwargs):
         if self.clock:
-            logs["waited_for_data"] = self.clock.waited / (time.perf_counter() - self.clock.start)
+            logs["waited_for_data"] = self.clock.waited / max(self.clock.elapsed, 1e-9)
         super().log(logs, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps, optimizer=None):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, GenerationConfig
 from transformers.hf_argparser import HfArg
@@ -23,7 +24,13 @@ from fila.common.arguments import UserError, make_options, parse_arguments, run_
 from fila.common.files import new_files
 from fila.common.layout import ROOT, TEXT_PREFIX, image_grid_pinpoints
 from fila.fineprint.experiments.cells import Kind, Pages
-from fila.fineprint.experiments.pretrain import CellEmbedding, DecoderPretraining, EncoderPretraining, train_network
+from fila.fineprint.experiments.pretrain import (
+    CellEmbedding,
+    DecoderPretraining,
+    EncoderPretraining,
+    WholeTraining,
+    train_network,
+)
 
 NUM_FITTED = 100  # batches
 PARTS = ("encoder", "decoder", "stage1", "stage2")
@@ -128,10 +135,12 @@ def train_part(options, part):
     else:
         load_parts(model, options, PARTS[:number])
         model.set_training_stage(number - 1)
-        train_network(model, pages.make_conversations, folder, settings)
+        train_network(WholeTraining(model), pages.make_batch, folder, settings)
     weights = {name: value for name, value in model.state_dict().items() if is_trained(part, name)}
-    with new_files(folder) as new:
-        save_file(weights, new / WEIGHTS)
+    if PartialState().is_main_process:
+        with new_files(folder) as new:
+            save_file(weights, new / WEIGHTS)
+    PartialState().wait_for_everyone()
 
 
 def is_trained(part, name):
@@ -161,7 +170,7 @@ def main(arguments=None):
     for part in PARTS:
         if part in options.parts:
             train_part(options, part)
-    if "stage2" in options.parts:
+    if "stage2" in options.parts and PartialState().is_main_process:
         write_model(options)
 
 

@@ -3,6 +3,8 @@
 """fineprint/experiments/train_checkpoint.py and compare.py: recipes, parts, and the way from pages to weights and tables."""
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -78,6 +80,20 @@ def test_parts_make_a_model_and_what_is_done_is_kept(tmp_path):
             assert torch.equal(value, parts["stage2"][name].to(torch.bfloat16))
     processor = AutoProcessor.from_pretrained(output / "model", trust_remote_code=True)
     assert processor.image_processor.size["height"] == model.config.vision_config.image_size == 56
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_the_same_time_and_write_one_model(tmp_path):
+    text = (
+        (RECIPES / "small.yaml").read_text().replace("max_steps: 4", "max_steps: 1000, max_seconds: 3, use_cpu: true")
+    )
+    (tmp_path / "timed.yaml").write_text(text)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", train_checkpoint.__file__]
+    arguments = [tmp_path / "timed.yaml", "--output_dir", tmp_path / "output", "--parts", "stage2"]
+    subprocess.run([sys.executable, *launch, *arguments], check=True, timeout=600)
+    model = AutoModel.from_pretrained(tmp_path / "output" / "model", trust_remote_code=True)
+    weights = load_file(tmp_path / "output" / "stage2" / "weights.safetensors")
+    assert all(torch.equal(model.state_dict()[name], value.to(torch.bfloat16)) for name, value in weights.items())
 
 
 def test_summary_of_hand_made_words():
