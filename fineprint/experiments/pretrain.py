@@ -101,23 +101,22 @@ class EncoderPretraining(nn.Module):
         self.vision_tower, self.multi_modal_projector = model.model.vision_tower, model.model.multi_modal_projector
         self.model, width = [model], model.config.text_config.hidden_size  # in a list: its decoder is not trained
         self.cell_embedding = cell_embedding
-        self.stage_maps, widths = [], [width]
+        widths, num_classes = [width], SLOTS * (1 + len(CHARACTERS))
         if self.vision_tower.convnext is not None:
-            for stage in self.vision_tower.convnext.stages[-2:]:
-                stage.register_forward_hook(lambda module, inputs, output: self.stage_maps.append(output))
             widths += [stage["num_chs"] for stage in self.vision_tower.convnext.feature_info[-2:]]
-        num_classes = SLOTS * (1 + len(CHARACTERS))
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(size), nn.Linear(size, num_classes)) for size in widths)
 
     def forward(self, labels, fine_labels=None, **images):
         """`dict` with the `loss` for a batch of [`Pages.make_images`]: cross-entropy of the characters, and, with a
         [`CellEmbedding`], the squared error of the visual tokens as a share of its mean square."""
-        self.stage_maps.clear()
+        stages = [] if fine_labels is None or len(self.heads) == 1 else self.vision_tower.convnext.stages[-2:]
+        maps = []
+        hooks = [stage.register_forward_hook(lambda module, inputs, output: maps.append(output)) for stage in stages]
         features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
-        seen, targets = [features], [labels]
-        if fine_labels is not None and self.stage_maps:
-            seen += [stage_map.flatten(2).mT.flatten(0, 1) for stage_map in self.stage_maps]
-            targets += [fine_labels.flatten(0, 1), labels]
+        for hook in hooks:
+            hook.remove()
+        seen = [features, *(stage_map.flatten(2).mT.flatten(0, 1) for stage_map in maps)]
+        targets = [labels, labels if fine_labels is None else fine_labels.flatten(0, 1), labels]
         loss = sum(self.name_characters(*entry) for entry in zip(self.heads, seen, targets))
         if self.cell_embedding is None:
             return {"loss": loss}
@@ -129,7 +128,6 @@ class EncoderPretraining(nn.Module):
     def name(self, **images):
         """`torch.Tensor` of shape (visual tokens, SLOTS): the characters that the visual tokens of images most likely hold."""
         features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
-        self.stage_maps.clear()
         return 1 + self.heads[0](features).unflatten(-1, (SLOTS, -1))[..., 1:].argmax(dim=-1)
 
     @staticmethod
