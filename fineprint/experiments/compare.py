@@ -4,10 +4,11 @@
 
     python fineprint/experiments/compare.py fineprint/recipes/comparison.yaml --output_dir build/comparison
 
-For each strategy and seed an encoder with its projector learns, from nothing, to name the characters in the cell of each
-visual token (see pretrain.py): all on the same pages, in the same order, for the same steps. Then it names those of test pages,
-whose fonts and texts it has not seen. A word counts as read if all its characters are named right. It lies across a cut if its
-box does. Beside the four strategies stands the ConvNeXt alone: its features take the place of the ViT's.
+For each strategy and seed an encoder with its projector learns to name the characters in the cell of each visual token (see
+pretrain.py): all on the same pages, in the same order, for the same steps. Fusion and projector begin untrained, ViT and ConvNeXt
+as those of the FILA named by `start`, or untrained, too. Then the encoder names the characters of test pages, whose fonts and
+texts it has not seen. A word counts as read if all its characters are named right. It lies across a cut if its box does. Beside
+the four strategies stands the ConvNeXt alone: its features take the place of the ViT's.
 
 Started again, it continues where it was. The output folder then holds `comparison.json`, `comparison.md` (a table) and
 `comparison.png` (a plot). Intervals are over pages; they do not cover what other seeds would give, which the table shows.
@@ -34,7 +35,6 @@ from fila.fineprint.experiments.pretrain import EncoderPretraining, train_networ
 from fila.fineprint.experiments.train_checkpoint import (
     WEIGHTS,
     CheckpointArguments,
-    make_cell_embedding,
     make_model,
     make_pages,
 )
@@ -67,16 +67,19 @@ class ComparisonArguments(CheckpointArguments):
 
 
 def make_encoder(options, fusion_type, seed):
-    """`tuple[EncoderPretraining, FilaProcessor]`: an untrained encoder of a strategy."""
+    """`tuple[EncoderPretraining, FilaProcessor]`: the encoder of a strategy, its fusion and projector untrained."""
     is_alone = fusion_type == "convnext"
     changes = {**options.model, "fusion_type": "channel_concat" if is_alone else fusion_type}
-    model, processor = make_model(replace(options, model=changes, seed=seed))
-    processor.image_processor.do_high_res = fusion_type != "none"
+    model, processor = make_model(replace(options, model=changes, seed=seed, start=None))
+    processor.image_processor.do_high_res, tower = fusion_type != "none", model.model.vision_tower
+    if options.start:
+        start = make_model(options)[0].model.vision_tower
+        for name in ("vit", "convnext")[: 1 + (fusion_type != "none")]:
+            getattr(tower, name).load_state_dict(getattr(start, name).state_dict())
     if is_alone:  # nothing of the ViT reaches the projector
-        tower = model.model.vision_tower
         tower.fusion[0].register_forward_pre_hook(lambda module, inputs: (torch.zeros_like(inputs[0]), *inputs[1:]))
         tower.vit.requires_grad_(False)
-    return EncoderPretraining(model, make_cell_embedding(options, model, processor)), processor
+    return EncoderPretraining(model), processor
 
 
 @torch.inference_mode()
