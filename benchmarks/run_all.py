@@ -31,6 +31,7 @@ START, END = "<!-- made by run_all.py -->\n", "<!-- end -->\n"
 RUNS = {
     "preprocess": ("preprocess", ""),
     "preprocess_two_threads": ("preprocess --threads 2", ""),
+    "decode": ("decode", ""),
     "encode": ("encode", "--threads 2 --repeats 5"),
     "encode_cut_clip": ("encode --cut-clip", "--threads 2 --repeats 5"),
     "encode_low_resolution": ("encode --grid 0 0", "--threads 2 --repeats 9"),

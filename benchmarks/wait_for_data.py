@@ -12,6 +12,7 @@ same loader when nobody trains, `headroom` that over the speed of the training.
 """
 
 import contextlib
+import itertools
 import os
 import tempfile
 import time
@@ -34,14 +35,14 @@ from fila.training.finetuning import train as run_training
 SIGN, PHOTO = (100, 46), (1024, 768)  # width and height of the images
 STAGE_2 = "--per_device_train_batch_size 1 --gradient_accumulation_steps 1 --bf16 false --max_steps 6 --dataloader_num_workers 2"
 # Recipe, model of models.py, images, and what differs from the recipe.
-TINY = [("tiny-stage1", "small", SIGN, ""), ("tiny-stage2", "small", SIGN, "--max_steps 100")]
+TINY = [("tiny-stage1", "small", SIGN, ""), ("tiny-stage2", "small", SIGN, "--max_steps 50")]
 PRESETS = {
     "recipes": [*TINY, ("stage2", "quarter", PHOTO, STAGE_2)],
     "tiny": TINY,
     "smollm2": [("stage2", "smollm2", PHOTO, STAGE_2)],
     "small": [("tiny-stage1", "small", SIGN, "--max_steps 6")],
 }
-NUM_ROWS = 200
+NUM_ROWS, NUM_BATCHES = 200, 24  # batches that the loader gives when nobody trains
 
 
 def write_model(folder, name):
@@ -78,7 +79,7 @@ def measure(recipe, model, data, extra):
         seconds, num_samples = marks[-1][1] - marks[0][1], trainer.args.train_batch_size * (len(marks) - 1)
         loader = trainer.get_train_dataloader()
         start = time.perf_counter()
-        num_batches = sum(1 for _ in loader)
+        num_batches = sum(1 for _ in itertools.islice(loader, NUM_BATCHES))
         speed = num_batches * trainer.args.train_batch_size / (time.perf_counter() - start)
     return sum(end - start for start, end in marks[1:]) / seconds, num_samples / seconds, speed
 
