@@ -41,11 +41,14 @@ def main(arguments=None):
         image, file = make_page(width, height) if kind == "page" else make_image(width, height, 0), io.BytesIO()
         image.save(file, "JPEG", quality=90)
 
-        def process(*given, jpeg={"bytes": file.getvalue(), "path": None}):
+        def process(jpeg, *given):
             return processor(decode_image(jpeg, *given), return_tensors="pt", **UINT8)
 
-        seconds = median_in_turn({"reduced": partial(process, processor), "whole": process}, options.repeats)
-        reduced, whole, original = process(processor), process(), processor(image, return_tensors="pt", **UINT8)
+        jpeg = {"bytes": file.getvalue(), "path": None}
+        sides = {"reduced": partial(process, jpeg, processor), "whole": partial(process, jpeg)}
+        seconds = median_in_turn(sides, options.repeats)
+        reduced, whole = (side() for side in sides.values())
+        original = processor(image, return_tensors="pt", **UINT8)
         steps, jpeg_steps = (
             [(whole[key].int() - other[key]).abs().float() for key in ("pixel_values", "high_res_pixel_values")]
             for other in (reduced, original)
