@@ -23,7 +23,7 @@ from fila.common.layout import ROOT
 from fila.training.rows import decode_image
 
 # (width, height): photographs, and a page of A4 at 300 dpi.
-PRESETS = {"paper": [(4032, 3024), (3024, 4032), (2480, 3508)], "small": [(3072, 768)]}
+PRESETS = {"paper": [(4032, 3024), (3024, 4032), (2480, 3508)], "small": [(4608, 672)]}
 
 
 def make_page(width, height):
