@@ -5,10 +5,9 @@
     python benchmarks/convert.py --output benchmarks/results/convert.json
 
 The sources have the shapes of LLaMA-3-8B (bfloat16, in shards), CLIP ViT-L/14-336 and ConvNeXt-L (float32), and random
-contents; they are written shard by shard into a temporary folder and removed at the end. Every step runs in a process of its
-own, and starts with the page cache that the step before it left behind: `cp`, then the conversion alone, then the conversion
-with its verification, which reads the output again and runs the ViT. `convert_s` has the start
-of Python and its imports in it, which at the smaller presets is nearly all of it.
+contents, in a temporary folder. Every step runs in a process of its own, and starts with the page cache that the step before it
+left behind: `cp`, the conversion alone, and with its verification, which reads the output again and runs the ViT. `convert_s`
+has the start of Python and its imports in it, which at the smaller presets is nearly all of it.
 
 `peak_gib` is the largest resident memory of the converting process. Pages of files that it maps count for it.
 """
@@ -58,23 +57,16 @@ PRESETS = {
 }
 
 
-def make_tensor(name, shape, dtype, block):
-    """A tensor near one for norms, small and random for the rest."""
-    if len(shape) == 1:
-        return torch.full(shape, 1.0 if "norm" in name and "weight" in name else 0.01, dtype=dtype)
-    start = len(name) * 7919 % (len(block) // 2)  # another part of the block for another name
-    part, count = block[start:], shape.numel()
-    return part.repeat(-(-count // len(part)))[:count].view(shape).to(dtype)
-
-
 def write_source(folder, model, dtype, max_shard_size):
     """Writes a model on the meta device as a checkpoint of random contents, one shard in memory at a time."""
     folder.mkdir(parents=True)
-    block = torch.randn(2**22, generator=torch.Generator().manual_seed(0)) * 0.02
+    block = (torch.randn(2**22) * 0.02).to(dtype)
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
     for file_name, names in plan.filename_to_tensors.items():
-        shard = {name: make_tensor(name, tensors[name].shape, dtype, block) for name in names}
+        sizes = {name: tensors[name].numel() for name in names}
+        shard = {name: block.repeat(-(-size // len(block)))[:size] for name, size in sizes.items()}
+        shard = {name: values.view(tensors[name].shape) for name, values in shard.items()}
         save_file(shard, folder / file_name, metadata={"format": "pt"})
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
@@ -132,10 +124,6 @@ def run(command):
     return seconds, int(process.stdout) * 1024 / 2**30
 
 
-def count_bytes(folder):
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
 def main(arguments=None):
     parser = make_parser(__doc__, PRESETS, repeats=1, device=False)
     parser.add_argument("--folder", type=Path, help="where there is room for two and a half times the sources")
@@ -146,20 +134,23 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         folder, rows = Path(folder), {}
         names = write_sources(folder / "sources", options.preset)
-        size = count_bytes(folder / "sources")
+        output = folder / "output"
 
-        def run_once(title, command, output):
+        def run_once(title, command):
             seconds_and_gib = run(command)
-            rows[title] = {"what": title, "batch": 1, "size": f"{size / 1e9:.2f} GB"}
-            rows[title] |= {"parameters": count_stored_parameters(output), "output_gb": count_bytes(output) / 1e9}
+            size, output_size = (
+                sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / 1e9
+                for place in (folder / "sources", output)
+            )
+            rows[title] = {"what": title, "batch": 1, "size": f"{size:.2f} GB"}
+            rows[title] |= {"parameters": count_stored_parameters(output), "output_gb": output_size}
             shutil.rmtree(output)
             return seconds_and_gib
 
-        output = folder / "output"
         command = [sys.executable, ROOT / "convert_weights.py", *names, "--output", output]
         commands = {"cp": ["cp", "-r", folder / "sources", output]}
         commands |= {"convert": [*command, "--no-verify"], "convert and verify": command}
-        sides = {title: partial(run_once, title, command, output) for title, command in commands.items()}
+        sides = {title: partial(run_once, title, command) for title, command in commands.items()}
         measured = measure_in_turn(sides, options.repeats, warm_up=False)
     seconds, peaks = ({title: Median(pair[n] for pair in pairs) for title, pairs in measured.items()} for n in (0, 1))
     results = []

@@ -19,10 +19,7 @@ from transformers import LlamaForCausalLM, StoppingCriteria, StoppingCriteriaLis
 from fila.benchmarks.harness import Median, make_parser, measure_in_turn, parse, report, synchronize
 from fila.benchmarks.models import (
     IMAGE_TOKEN_ID,
-    LLAMA_1B,
     MODELS,
-    SMALL,
-    SMOLLM2,
     count_parameters,
     make_image_inputs,
     make_model,
@@ -30,8 +27,7 @@ from fila.benchmarks.models import (
     vit,
 )
 
-# Side of a view, and decoder.
-PRESETS = {"smollm2": (336, SMOLLM2), "llama-1b": (336, LLAMA_1B), "small": (56, SMALL)}
+PRESETS = {"smollm2": 336, "llama-1b": 336, "small": 56}  # side of a view; the decoder is that of this name in MODELS
 
 
 class Clock(StoppingCriteria):
@@ -54,8 +50,8 @@ class Clock(StoppingCriteria):
 def measure(options):
     """One row of the table."""
     device, batch, new_tokens, grid = options.device, options.batch_size, options.new_tokens, tuple(options.grid)
-    image_size, text = PRESETS[options.preset]
-    preset = MODELS["small"] | {"vision": vit(32, 6, image_size), "text": text}
+    vision = vit(32, 6, PRESETS[options.preset])
+    preset = MODELS["small"] | {"vision": vision, "text": MODELS[options.preset]["text"]}
     model = make_model(**preset, **options.factory).eval()
     images = make_image_inputs(model.config, batch, grid, **options.factory)
     input_ids = make_prompts(model.config, batch, grid, options.text_length).to(device)

@@ -31,6 +31,7 @@ START, END = "<!-- made by run_all.py -->\n", "<!-- end -->\n"
 RUNS = {
     "preprocess": ("preprocess", ""),
     "preprocess_two_threads": ("preprocess --threads 2", ""),
+    "decode": ("decode", ""),
     "encode": ("encode", "--threads 2 --repeats 5"),
     "encode_cut_clip": ("encode --cut-clip", "--threads 2 --repeats 5"),
     "encode_low_resolution": ("encode --grid 0 0", "--threads 2 --repeats 9"),
@@ -134,14 +135,15 @@ def main(arguments=None):
             f"--preset {options.preset} needs an --output_dir of its own: {RESULTS.name}/ holds full runs on a CPU."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Processes start with the libraries loaded, and nothing of each other.
+    names = [] if options.table else options.names or runs
+    # Processes start with the libraries loaded, whose import takes most of the time at toy sizes, and nothing of each other.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["transformers", "fila.benchmarks.harness"])
+    context.set_forkserver_preload(sorted({f"fila.benchmarks.{runs[name][0].split()[0]}" for name in names}))
     failed = []
     if options.preset == "gpu" and not options.names:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "gpu", "tests"]
         failed += ["tests"] if subprocess.run(command, cwd=ROOT).returncode else []
-    for name in [] if options.table else options.names or runs:
+    for name in names:
         variant, full = runs[name]
         extra = {"full": full, "small": "--preset small", "gpu": f"{full} {GPU_OPTIONS}"}[options.preset]
         script, *given = f"{variant} {extra}".split()

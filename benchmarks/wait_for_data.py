@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which share of its time the Trainer waits for data, and how much faster the data could come.
 
-    python benchmarks/wait_for_data.py [--workers 0] [--output results.json]
+    python benchmarks/wait_for_data.py [--output results.json]
 
 `train.py` runs with recipes/tiny-stage1.yaml and tiny-stage2.yaml, a model and images of their size, and with
-recipes/stage2.yaml, a model "quarter" of models.py (preset smollm2: of that name), photos of 1024x768 pixels,
-batches of one, and two workers. Weights are random, and no checkpoints are written. `wait_share` is the time that the Trainer spends on
-getting batches, from the first batch on, over the time until it has its last one. `loader_samples_per_s` is the speed of the
-same loader when nobody trains, `headroom` that over the speed of the training.
+recipes/stage2.yaml, a model "quarter" of models.py, photos of 1024x768 pixels, batches of one, and two workers. Weights are
+random, and no checkpoints are written. `wait_share` is the time that the Trainer spends on getting batches, from the first batch
+on, over the time until it has its last one. `loader_samples_per_s` is the speed of the same loader when nobody trains, the start
+of its workers included, `headroom` that over the speed of the training.
 """
 
 import contextlib
+import itertools
 import os
 import tempfile
 import time
@@ -32,24 +33,16 @@ from fila.training.callbacks import FilaTrainer
 from fila.training.finetuning import train as run_training
 
 SIGN, PHOTO = (100, 46), (1024, 768)  # width and height of the images
+QUIETLY = "--save_strategy no --report_to none --disable_tqdm true"
 STAGE_2 = "--per_device_train_batch_size 1 --gradient_accumulation_steps 1 --bf16 false --max_steps 6 --dataloader_num_workers 2"
 # Recipe, model of models.py, images, and what differs from the recipe.
-TINY = [("tiny-stage1", "small", SIGN, ""), ("tiny-stage2", "small", SIGN, "--max_steps 100")]
+TINY = [("tiny-stage1", "small", SIGN, ""), ("tiny-stage2", "small", SIGN, "--max_steps 50")]
 PRESETS = {
     "recipes": [*TINY, ("stage2", "quarter", PHOTO, STAGE_2)],
     "tiny": TINY,
-    "smollm2": [("stage2", "smollm2", PHOTO, STAGE_2)],
     "small": [("tiny-stage1", "small", SIGN, "--max_steps 6")],
 }
-NUM_ROWS = 200
-
-
-def write_model(folder, name):
-    """A model of random weights with the repository's tokenizer."""
-    model = make_model(**MODELS[name])
-    model.save_pretrained(folder)
-    make_processor(MODELS[name]["vision"]["image_size"]).save_pretrained(folder)
-    return count_parameters(model)
+NUM_ROWS, NUM_BATCHES = 200, 24  # batches that the loader gives when nobody trains
 
 
 def measure(recipe, model, data, extra):
@@ -64,42 +57,36 @@ def measure(recipe, model, data, extra):
         return result
 
     with tempfile.TemporaryDirectory() as output:
-        arguments = [
-            str(ROOT / "recipes" / f"{recipe}.yaml"),
-            "--model_name_or_path",
-            str(model),
-            "--train_data",
-            str(data),
-        ]
-        arguments += ["--output_dir", output, "--save_strategy", "no", "--report_to", "none", "--disable_tqdm", "true"]
+        arguments = f"--model_name_or_path {model} --train_data {data} --output_dir {output} {QUIETLY}".split()
+        arguments.insert(0, str(ROOT / "recipes" / f"{recipe}.yaml"))
         with mock.patch.object(FilaTrainer, "get_batch_samples", timed_fetch):
             run_training(*train.parse([*arguments, *extra]))
         (trainer,) = trainers
         seconds, num_samples = marks[-1][1] - marks[0][1], trainer.args.train_batch_size * (len(marks) - 1)
         loader = trainer.get_train_dataloader()
         start = time.perf_counter()
-        num_batches = sum(1 for _ in loader)
+        num_batches = sum(1 for _ in itertools.islice(loader, NUM_BATCHES))
         speed = num_batches * trainer.args.train_batch_size / (time.perf_counter() - start)
     return sum(end - start for start, end in marks[1:]) / seconds, num_samples / seconds, speed
 
 
 def main(arguments=None):
-    parser = make_parser(__doc__, PRESETS, repeats=3, device=False)
-    parser.add_argument("--workers", type=int, help="processes that load data (default: those of train.py)")
-    options = parse(parser, arguments)
+    options = parse(make_parser(__doc__, PRESETS, repeats=3, device=False), arguments)
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
-    extra = [] if options.workers is None else ["--dataloader_num_workers", str(options.workers)]
     with tempfile.TemporaryDirectory() as folder:
         parameters, sides = {}, {}
         for recipe, name, size, changes in PRESETS[options.preset]:
             model, data = Path(folder, name), Path(folder, "{}x{}".format(*size))
             if name not in parameters:
-                parameters[name] = write_model(model, name)
+                network = make_model(**MODELS[name])
+                network.save_pretrained(model)
+                make_processor(MODELS[name]["vision"]["image_size"]).save_pretrained(model)
+                parameters[name] = count_parameters(network)
             if not data.exists():
                 data.mkdir()
                 write_data(data, NUM_ROWS, [make_image(*size, seed) for seed in range(16)])
-            sides[recipe] = partial(measure, recipe, model, data / "data.json", [*changes.split(), *extra])
+            sides[recipe] = partial(measure, recipe, model, data / "data.json", changes.split())
         with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
             measured = measure_in_turn(sides, options.repeats, warm_up=False)
     results = []

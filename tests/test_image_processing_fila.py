@@ -109,16 +109,19 @@ def test_a_page_of_a4_gets_a_canvas_of_its_shape():
 
 @pytest.mark.parametrize("grids", [GRIDS, MORE_GRIDS], ids=["five", "up to 4x4"])
 @pytest.mark.parametrize("size", [(480, 640), (1, 1), (1, 700), (700, 1), (333, 100), (90, 400), (768, 768)])
-def test_high_res_canvas_equals_the_plain_way_bit_by_bit(size, grids):
+def test_both_canvases_equal_the_plain_way_bit_by_bit_also_as_bytes(size, grids):
     image = random_image(*size)
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-    pinpoints = make_pinpoints(grids)
-    processor = tiny_image_processor(high_res_image_mean=mean, high_res_image_std=std, image_grid_pinpoints=pinpoints)
+    statistics = {"image_mean": mean, "image_std": std, "high_res_image_mean": mean, "high_res_image_std": std}
+    processor = tiny_image_processor(image_grid_pinpoints=make_pinpoints(grids), **statistics)
     inputs = processor(image, return_tensors="pt")
+    raw = processor(image, return_tensors="pt", do_rescale=False, do_normalize=False)
     rows, columns = inputs["image_grids"][0].tolist()
-    high_res_size = 56 // 14 * 32
-    expected = plain_tiles(image, (rows * high_res_size, columns * high_res_size), high_res_size, mean, std)
-    assert torch.equal(inputs["high_res_pixel_values"][0], expected)
+    for key, side in {"pixel_values": 56, "high_res_pixel_values": 56 // 14 * 32}.items():
+        expected = plain_tiles(image, (rows * side, columns * side), side, mean, std)
+        normalized = processor.rescale_and_normalize(raw[key], True, 1 / 255, True, mean, std)
+        for views in (inputs[key], normalized):
+            assert torch.equal(views[0, -len(expected) :], expected)
 
 
 @given(height=st.integers(1, 6000), width=st.integers(1, 6000), rows=st.integers(1, 3), columns=st.integers(1, 3))

@@ -334,7 +334,8 @@ class SampleCollator:
         source = self.sources[sample["source"]]
         try:
             example = sample if "messages" in sample else read_row(source.read(sample["row"]), source.image_folder)
-            return {"messages": example["messages"], "images": [decode_image(image) for image in example["images"]]}
+            images = [decode_image(image, self.collator.processor.image_processor) for image in example["images"]]
+            return {"messages": example["messages"], "images": images}
         except ValueError as error:
             advice = "Fix it, or leave such rows out with --skip_bad_samples."
             raise UserError(f"{source.describe(sample['row'])} {error}. {advice}") from error

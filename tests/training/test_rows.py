@@ -3,6 +3,7 @@
 """training/rows.py: rows of both formats, and what is wrong with others."""
 
 import io
+import math
 
 import numpy as np
 import PIL.Image
@@ -15,7 +16,7 @@ from fila import FilaDataCollator, FilaImageProcessor
 from fila.processing_fila import SequenceTooLongError
 from fila.training.data import check_row
 from fila.training.rows import EXIF_ORIENTATION, decode_image, read_row
-from helpers import chat, random_image
+from helpers import ROOT, chat, random_image
 
 
 def test_llava_rows():
@@ -143,3 +144,72 @@ def test_images_are_decoded_in_training_as_in_inference(tmp_path, mode):
     inputs = [FilaImageProcessor()(item, return_tensors="pt")["pixel_values"] for item in (path, image, decoded)]
     assert inputs[0].equal(inputs[1])
     assert inputs[0].equal(inputs[2])
+
+
+def to_jpeg(image, orientation=1, **options):
+    exif, file = PIL.Image.Exif(), io.BytesIO()
+    exif[EXIF_ORIENTATION] = orientation
+    image.save(file, "JPEG", quality=90, exif=exif, **options)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="module")
+def wall():
+    """Pages side by side, 2400x2400 pixels of text at the size at which it was rendered."""
+    pages = [PIL.Image.open(path) for path in sorted((ROOT / "fineprint/foreign/pages").glob("*.png"))[::6]]
+    image, places = (
+        PIL.Image.new("RGB", (2400, 2400)),
+        [(x, y) for y in range(0, 2400, 600) for x in range(0, 2400, 600)],
+    )
+    for page, place in zip(pages, places):
+        image.paste(page, place)
+    return image
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sides=st.tuples(*[st.integers(1, 150)] * 2),
+    factor=st.sampled_from([1, 2, 4, 8, 16]),
+    orientation=st.integers(1, 8),
+    options=st.sampled_from([{}, {"progressive": True}, {"subsampling": 0}]),
+    do_dynamic_tiling=st.booleans(),
+    do_high_res=st.booleans(),
+)
+def test_a_jpeg_decoded_at_a_part_of_its_size_gives_nearly_the_same_pixels(
+    sides, factor, orientation, options, do_dynamic_tiling, do_high_res, wall
+):
+    processor = FilaImageProcessor(
+        size={"height": 56, "width": 56},
+        image_grid_pinpoints=[[56, 112], [112, 56], [112, 112], [56, 168], [168, 56]],
+        do_dynamic_tiling=do_dynamic_tiling,
+        do_high_res=do_high_res,
+    )
+    jpeg = to_jpeg(wall.crop((0, 0, sides[0] * factor, sides[1] * factor)), orientation, **options)
+    whole, reduced = decode_image(jpeg), decode_image(jpeg, processor)
+    scale = whole.width // reduced.width
+    assert scale in (1, 2, 4, 8)
+    assert whole.size == (scale * reduced.width, scale * reduced.height)
+    inputs, others = (
+        processor(image, return_tensors="pt", do_rescale=False, do_normalize=False) for image in (whole, reduced)
+    )
+    (grid,) = inputs["image_grids"].tolist()
+    assert others["image_grids"].tolist() == [grid]
+    if scale > 1:  # it still has every pixel that views and canvas ask for
+        side = 128 if do_high_res else 56
+        fit = min(side * grid[0] / whole.height, side * grid[1] / whole.width)
+        needed = [math.ceil(length * fit - 1e-6) for length in whole.size] if any(grid) else [side, side]
+        assert all(length >= max(least, 56) for length, least in zip(reduced.size, needed))
+    for key in ("pixel_values", "high_res_pixel_values")[: 1 + do_high_res]:
+        difference = (inputs[key].int() - others[key].int()).abs().float()
+        assert difference.mean() <= 3  # of 255
+        assert difference.max() <= 100  # the edge of a letter that is a pixel wide
+
+
+def test_only_large_jpegs_are_decoded_at_a_part_of_their_size(wall):
+    processor = FilaImageProcessor()  # the paper's canvases: up to 1536x1536 pixels, or 768x2304
+    for size, scale in {(2400, 1080): 1, (3072, 3072): 2, (3073, 3072): 1, (6144, 4608): 4, (1536, 1536): 1}.items():
+        jpeg = to_jpeg(PIL.Image.new("RGB", size))
+        assert decode_image(jpeg, processor).size == (size[0] // scale, size[1] // scale)
+    file = io.BytesIO()
+    wall.save(file, "PNG", compress_level=0)
+    assert decode_image({"bytes": file.getvalue(), "path": None}, processor).size == wall.size
