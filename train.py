@@ -29,8 +29,6 @@ def parse(arguments=None):
         raise UserError("Not given: --train_data. `--help` says what it may be.")
     if model.lora_r and model.stage == 1:
         raise UserError("--lora_r trains the decoder, which stage 1 freezes. Use it in stage 2.")
-    if data.streaming and training.max_steps <= 0:
-        raise UserError("--streaming data has no length: say how long to train with --max_steps.")
     if training.use_liger_kernel:
         raise UserError("--use_liger_kernel has no effect: Liger Kernel has no kernels for FILA. Leave the option out.")
     return model, data, training

@@ -130,11 +130,10 @@ def train(model_arguments, data_arguments, training_arguments):
     if hasattr(processor, "for_model"):  # which the code of older folders lacks
         processor = processor.for_model(config)
     collator = FilaDataCollator(processor, max_length=data_arguments.max_length)
-    num_train, streaming = len(data_arguments.train_data), data_arguments.streaming
-    entries = [*data_arguments.train_data, *data_arguments.eval_data]
-    sources = [load_data_source(n, entry, streaming and n < num_train) for n, entry in enumerate(entries)]
+    num_train, entries = len(data_arguments.train_data), [*data_arguments.train_data, *data_arguments.eval_data]
+    sources = [load_data_source(number, entry) for number, entry in enumerate(entries)]
     collator, options = SampleCollator(collator, sources), (collator, data_arguments, training_arguments)
-    datasets = {"train_dataset": make_dataset(sources[:num_train], *options, streaming)}
+    datasets = {"train_dataset": make_dataset(sources[:num_train], *options)}
     if data_arguments.preview:
         preview(datasets["train_dataset"], collator, data_arguments.preview, output)
         return {}

@@ -26,7 +26,7 @@ def read_row(row, image_folder=""):
     is_llava = row.get("messages") is None
     column, *keys = ("conversations", "from", "value") if is_llava else ("messages", "role", "content")
     if row.get(column) is None:
-        found = sorted(name for name, value in row.items() if value is not None and name != "_row")
+        found = sorted(name for name, value in row.items() if value is not None)
         raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {found}")
     if not isinstance(row[column], list):
         raise ValueError(f"has {column!r} of {shorten(row[column])}, not a list of turns")
