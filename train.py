@@ -13,6 +13,8 @@ or a dataset on the Hub. In a recipe an entry may also be a mapping of `path`, `
 `weight`. Rows are LLaVA's (`image`, `conversations` with `<image>`) or chats (`messages`, and `images` or `image`).
 """
 
+from pathlib import Path
+
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.training.data import DataArguments
 from fila.training.finetuning import FilaTrainingArguments, ModelArguments, train
@@ -31,6 +33,13 @@ def parse(arguments=None):
         raise UserError("--lora_r trains the decoder, which stage 1 freezes. Use it in stage 2.")
     if training.use_liger_kernel:
         raise UserError("--use_liger_kernel has no effect: Liger Kernel has no kernels for FILA. Leave the option out.")
+    if smoothing := training.label_smoothing_factor:
+        reason = "the Trainer would compare labels that are not shifted. Leave it at 0."
+        raise UserError(f"--label_smoothing_factor {smoothing} is not supported: {reason}")
+    if training.n_gpu > 1:
+        raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
+    if Path(training.output_dir, "config.json").exists():
+        raise UserError(f"{training.output_dir} holds a model already. Choose another --output_dir, or remove it.")
     return model, data, training
 
 

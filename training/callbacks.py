@@ -43,9 +43,8 @@ class FilaTrainer(Trainer):
 
     def __init__(self, *args, vision_lr=None, fusion_lr=None, **kwargs):
         super().__init__(*args, **kwargs)
-        rates = {VIT_PREFIX: vision_lr, CONVNEXT_PREFIX: vision_lr}
-        rates |= {FUSION_PREFIX: fusion_lr, PROJECTOR_PREFIX: fusion_lr}
-        self.part_rates = {prefix: rate for prefix, rate in rates.items() if rate is not None}
+        rates = {(VIT_PREFIX, CONVNEXT_PREFIX): vision_lr, (FUSION_PREFIX, PROJECTOR_PREFIX): fusion_lr}
+        self.part_rates = {prefixes: rate for prefixes, rate in rates.items() if rate is not None}
         self.add_callback(TrainingProgress(self.args.world_size))
 
     def create_optimizer(self, model=None):
@@ -54,7 +53,7 @@ class FilaTrainer(Trainer):
             network, groups = self.model if model is None else model, defaultdict(list)
             decayed = set(self.get_decay_parameter_names(network))
             for name, parameter in network.named_parameters():
-                rates = [rate for prefix, rate in self.part_rates.items() if name.startswith(prefix)]
+                rates = [rate for prefixes, rate in self.part_rates.items() if name.startswith(prefixes)]
                 if parameter.requires_grad:
                     rate = rates[0] if rates else self.args.learning_rate
                     groups[rate, self.args.weight_decay if name in decayed else 0.0].append(parameter)

@@ -16,7 +16,7 @@ from transformers.hf_argparser import HfArg
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from fila import FilaDataCollator
-from fila.common.arguments import UserError
+from fila.common.arguments import UserError, library_errors
 from fila.common.devices import has_fast_bfloat16
 from fila.common.files import new_files
 from fila.common.hub import create_repo, make_model_card, upload_folder
@@ -46,12 +46,9 @@ class ModelArguments:
 class FilaTrainingArguments(TrainingArguments):
     """The Trainer's options, with defaults that fit a FILA and its data. The CPU is used if there is nothing else."""
 
-    # The collator reads columns that forward has not, and batches cannot be cut along one dimension.
+    # The collator reads columns that forward has not.
     remove_unused_columns: bool = HfArg(default=False, help="Must be false.")
     prediction_loss_only: bool = HfArg(default=True, help="Evaluate the loss alone.")
-    accelerator_config: dict | str | None = HfArg(
-        default_factory=lambda: {"dispatch_batches": False}, help="Options of accelerate, as JSON."
-    )
 
     def __post_init__(self):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
@@ -109,23 +106,12 @@ def train(model_arguments, data_arguments, training_arguments):
     """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the
     training and, with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can
     fix."""
-    start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
-    if training_arguments.n_gpu > 1:
-        raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
-    if training_arguments.label_smoothing_factor:
-        raise UserError(
-            f"--label_smoothing_factor {training_arguments.label_smoothing_factor} is not supported: the Trainer would compare "
-            "labels that are not shifted. Leave it at 0."
-        )
-    if (output / "config.json").exists():
-        raise UserError(f"{output} holds a model already. Choose another --output_dir, or remove it.")
-    try:
+    start = model_arguments.model_name_or_path
+    with library_errors(f"--model_name_or_path {start} is no FILA that can be loaded"):
         config = AutoConfig.from_pretrained(start, trust_remote_code=True)
         processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
         if config.model_type != "fila":
             raise ValueError(f"it is a {config.model_type!r} model.")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model_name_or_path {start} is no FILA that can be loaded: {error}") from error
     processor.image_processor.do_dynamic_tiling = model_arguments.stage == 2
     if hasattr(processor, "for_model"):  # which the code of older folders lacks
         processor = processor.for_model(config)
@@ -135,7 +121,7 @@ def train(model_arguments, data_arguments, training_arguments):
     collator, options = SampleCollator(collator, sources), (collator, data_arguments, training_arguments)
     datasets = {"train_dataset": make_dataset(sources[:num_train], *options)}
     if data_arguments.preview:
-        preview(datasets["train_dataset"], collator, data_arguments.preview, output)
+        preview(datasets["train_dataset"], collator, data_arguments.preview, training_arguments.output_dir)
         return {}
     datasets["eval_dataset"] = make_dataset(sources[num_train:], *options) if sources[num_train:] else None
     return _run(model_arguments, data_arguments, training_arguments, config, collator, datasets)
@@ -221,19 +207,20 @@ def _export(trainer, config, name, model_arguments, data_arguments, metrics):
 def _make_card(trainer, name, model_arguments, data_arguments, metrics):
     """`ModelCard`: with the options and metrics of the training. `name` is what the model is loaded by. Local files are
     named without their folders."""
-    base, header = Path(model_arguments.model_name_or_path), {"license": "other"}
+    base = Path(model_arguments.model_name_or_path)
+    header = {"license": "other", "base_model": None if base.exists() else str(base)}
     if (base / "README.md").exists():  # training does not change whose the weights are
         known = ModelCard.load(base / "README.md").data.to_dict()
-        header |= {key: known[key] for key in ("license", "base_model") if key in known}
-    elif not base.exists():
-        header["base_model"] = str(base)
+        header = {key: known.get(key, value) for key, value in header.items()}
     data = [entry["path"] if isinstance(entry, dict) else entry for entry in data_arguments.train_data]
-    rows = vars(model_arguments) | {"model_name_or_path": base.name if base.exists() else base}
-    rows["train_data"] = ", ".join(Path(path).name if Path(path).exists() else path for path in data)
-    rows |= {
+    options = trainer.args.to_dict()
+    rows = vars(model_arguments) | {
+        "model_name_or_path": base.name if base.exists() else base,
+        "train_data": ", ".join(Path(path).name if Path(path).exists() else path for path in data),
         "max_length": data_arguments.max_length,
         "global_batch_size": trainer.get_total_train_batch_size(trainer.args),
+        **{name: options[name] for name in CARD_OPTIONS},
+        "steps": trainer.state.global_step,
+        **metrics,
     }
-    rows |= {name: trainer.args.to_dict()[name] for name in CARD_OPTIONS}
-    rows |= {"steps": trainer.state.global_step, **metrics}
     return make_model_card(name, header, options={key: value for key, value in rows.items() if value is not None})
