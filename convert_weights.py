@@ -32,11 +32,7 @@ class ConvertArguments:
     vision: str = HfArg(help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
     text: str = HfArg(help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
     output: str = HfArg(help="model folder to write")
-    convnext: str | None = HfArg(
-        default=None,
-        help="ConvNeXt of timm: its name with tag, Hub id or folder; or none:tiny, or none: and the timm name of a "
-        "ConvNeXt. Not used with --fusion_type none.",
-    )
+    convnext: str | None = HfArg(default=None, help="ConvNeXt of timm: name, Hub id, folder; or none:tiny, none:NAME")
     vision_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
     convnext_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
     text_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")

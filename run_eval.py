@@ -19,7 +19,6 @@ line, in the order of the data).
 
 import json
 import platform
-import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -105,31 +104,25 @@ def evaluate(options):
 
 
 def ask(source, options):
-    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl. `seconds` are those
-    from the first batch to the last, reading included."""
+    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl."""
     questions = [read_question(source, row) for row in range(len(source.dataset))]
     columns = pd.DataFrame([question["columns"] for question in questions]).dropna(axis=1, how="all")
     groups = make_keys(columns, options.group_by)
     names = dict.fromkeys(key.name for keys in groups.values() for key in keys)
     load_options = (options.dtype, options.device, options.attn_implementation)
     model, processor = load_model(options.model_name_or_path, *load_options)
-    start = time.perf_counter()
     predictions = answer_questions(model, processor, source, questions, options)
-    seconds = time.perf_counter() - start
     answers = []
     for question, text in zip(questions, predictions):
         answer = {key: question[key] for key in ("row", "question", "references")} | {"prediction": text}
         answer |= score(text, question["references"])
         answers.append(answer | {"groups": {name: question["columns"].get(name) for name in names}})
     scores = pd.DataFrame(answers, columns=["em", "anls"])
-    num_images = sum(len(question["image_sizes"]) for question in questions)
     results = {
         "settings": asdict(options),
         "environment": describe_environment(model),
         "overall": summarize_scores(scores),
         "groups": {name: summarize_groups(scores, keys) for name, keys in groups.items()},
-        "seconds": seconds,
-        "seconds_per_image": seconds / num_images if num_images else None,
     }
     return results, answers
 

@@ -81,11 +81,9 @@ def make_generation_config(text, config, tokenizer):
 
 
 def make_plan(config, parts):
-    """Accounts for every tensor of the output and of the parts. Of safetensors, only the headers are read.
-
-    Returns, by name, the output's tensors on the meta device, and the [`StoredTensor`]s that they are read from. Raises
-    [`UserError`] for a tensor that is missing, unknown or of the wrong shape.
-    """
+    """Accounts for every tensor of the output and of the parts. Of safetensors, only the headers are read. Returns, by
+    name, the output's tensors on the meta device, and the [`StoredTensor`]s that they are read from. Raises [`UserError`]
+    for a tensor that is missing, unknown or of the wrong shape."""
     with torch.device("meta"):
         model = FilaForConditionalGeneration(config)
     for title in ("fusion", "projector"):
@@ -163,18 +161,13 @@ def make_card_header(parts):
     """The licence and sources of the output, as a `dict` for [`~fila.common.hub.make_model_card`]."""
     sources = [part.source for part in parts if part.source is not None]
     licenses = {source.license for source in sources} or {"apache-2.0"}
-    return {
-        "license": licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
-        "base_model": [source.name for source in sources if source.revision is not None] or None,
-    }
+    license_id = licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other"
+    return {"license": license_id, "base_model": [source.name for source in sources if source.revision] or None}
 
 
 def convert(options):
-    """Assembles a FILA as [`ConvertArguments`] say.
-
-    Returns the model folder as a `Path`. It is complete, or this raises and nothing has changed: [`UserError`] for
-    anything that the user can fix.
-    """
+    """Assembles a FILA as [`ConvertArguments`] say. Returns the model folder as a `Path`. It is complete, or this raises
+    and nothing has changed: [`UserError`] for anything that the user can fix."""
     with library_errors(f"--output {options.output}"):
         output = Path(options.output).expanduser().resolve()
         if output.is_file() or (output.exists() and any(output.iterdir())):

@@ -8,9 +8,7 @@ from collections import Counter
 from fila.common.arguments import UserError
 from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, TEXT_PREFIX, VIT_PREFIX
 
-ADVICE = (
-    "Either the weights and the config.json beside them do not belong together, or FILA cannot use this architecture."
-)
+ADVICE = "Either the weights and their config.json do not belong together, or FILA cannot use this architecture."
 INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS = f"{TEXT_PREFIX}embed_tokens.weight", "lm_head.weight"
 # What the parts are called, and how the names of their parameters start.
 PREFIXES = {"ViT": VIT_PREFIX, "ConvNeXt": CONVNEXT_PREFIX, "fusion": FUSION_PREFIX, "projector": PROJECTOR_PREFIX}
@@ -56,10 +54,8 @@ def rename(name, part, config):
 
 def map_tensors(part, shapes, config):
     """Accounts for every tensor of a [`Part`], of which FILA needs `shapes`: used, dropped for a reason, or an error.
-
     Returns the [`StoredTensor`]s under FILA's names, and a `Counter` of the reasons. Raises [`UserError`] for a tensor
-    that is missing, unknown or of the wrong shape.
-    """
+    that is missing, unknown or of the wrong shape."""
     used, dropped = {}, Counter()
     for name, tensor in part.tensors.items():
         new_name = rename(name, part, config)
@@ -68,7 +64,7 @@ def map_tensors(part, shapes, config):
             continue
         if new_name not in shapes or new_name in used:
             raise UserError(
-                f"{tensor.origin} has the tensor {name!r}, but the {part.title} has no place for it. {ADVICE}"
+                f"{tensor.origin} has the tensor {name!r}, which has no place in the {part.title}. {ADVICE}"
             )
         if tensor.shape != shapes[new_name]:
             shape, expected = list(tensor.shape), list(shapes[new_name])

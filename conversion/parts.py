@@ -49,9 +49,7 @@ class Part:
 
 def load_parts(options):
     """The ViT, the ConvNeXt unless there is no fusion, and the decoder that the options name, as a list of [`Part`].
-
-    Raises [`UserError`] for a checkpoint that cannot be found or read, or has another architecture.
-    """
+    Raises [`UserError`] for a checkpoint that cannot be found or read, or has another architecture."""
     parts = [_load_part("ViT", "vision", _read_vision, options)]
     if options.fusion_type != "none":
         parts.append(_load_part("ConvNeXt", "convnext", _read_convnext, options))

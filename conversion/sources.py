@@ -95,8 +95,7 @@ def resolve_source(name, revision=None):
 
 def open_tensors(source, dtype="auto"):
     """The tensors of a checkpoint as `dict[str, StoredTensor]`. Those of safetensors are read when they are asked for,
-    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code.
-    """
+    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code."""
     tensors = {}
     for file in source.files:
         with library_errors(f"{file} cannot be read"):
@@ -108,8 +107,6 @@ def open_tensors(source, dtype="auto"):
                 with safe_open(file, framework="pt") as opened:  # checks that the file has the length it states
                     shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
                 found = {name: StoredTensor(file, tuple(shapes[name]), partial(_read, file, name)) for name in shapes}
-        if twice := tensors.keys() & found.keys():
-            raise UserError(f"The tensor {min(twice)!r} is in {file} and in another file of {source.name}.")
         tensors |= found
     return tensors
 

@@ -73,10 +73,8 @@ def make_normalizer(special_tokens):
 
 def add_image_token(source, max_length):
     """A copy of a `PreTrainedTokenizerFast` that knows `<image>` and reads what the chat template has escaped as text.
-
     A Llama-3 tokenizer gives one of its reserved tokens, so that no embedding is needed; any other gets a new token.
-    `max_length` is the decoder's context, in tokens.
-    """
+    `max_length` is the decoder's context, in tokens."""
     state = json.loads(source.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     for token in state["added_tokens"]:  # what is not looked for in the raw text would be found after the normalizer
         token["normalized"] = token["normalized"] and not token["special"]
@@ -108,11 +106,9 @@ def add_image_token(source, max_length):
 
 
 def make_chat_template(source, tokenizer):
-    """The chat template of a decoder's tokenizer, made to take images and to mark the answers for training.
-
-    `tokenizer` is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise
-    this raises [`UserError`].
-    """
+    """The chat template of a decoder's tokenizer, made to take images and to mark the answers for training. `tokenizer`
+    is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise this raises
+    [`UserError`]."""
     template = source.chat_template or (TEMPLATES / "chat_plain.jinja").read_text(encoding="utf-8")
     template = template["default"] if isinstance(template, dict) else template
     if "\\u2060" in template:  # FILA's own

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from fila.evaluation.answer import generate_answers, load_model, prepare_inputs
 
 MANIFEST = ModelManifest("fila", chat_class_path="fila.evaluation.lmms_eval_fila.Fila")
-MAX_NEW_TOKENS = 1024  # where a task says nothing
 
 
 class Fila(lmms):
@@ -49,7 +48,7 @@ class Fila(lmms):
                 for _, to_messages, _, row, task, split in batch
             ]
             settings = batch[0][2]
-            options = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1}
+            options = {"max_new_tokens": 1024, "num_beams": 1}  # where a task says nothing
             options |= {name: settings[name] for name in options if name in settings}
             if settings.get("temperature"):  # else greedy
                 options |= {"temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}

@@ -71,9 +71,9 @@ class FilaTrainer(Trainer):
         if not model.training or torch.isfinite(loss).all():
             return result
         samples = [self.data_collator.sources[source].describe(row) for source, row in sample_ids.tolist()]
+        advice = "Lower the learning rate, or look at these samples. The last checkpoint was saved before this step."
         raise UserError(
-            f"The loss of step {self.state.global_step} is {loss.item()}, with {'; '.join(samples)}. Lower the "
-            "learning rate, or look at these samples. The last checkpoint was saved before this step."
+            f"The loss of step {self.state.global_step} is {loss.item()}, with {'; '.join(samples)}. {advice}"
         )
 
 

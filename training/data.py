@@ -118,11 +118,10 @@ def _read_json(path, state):
     with open(path, encoding="utf-8-sig") as file:
         is_array = file.read(4096).lstrip().startswith("[")
         file.seek(0)
-        is_empty = True
-        for row in json.load(file) if is_array else _read_json_lines(file):
-            is_empty = False
+        count = 0
+        for count, row in enumerate(json.load(file) if is_array else _read_json_lines(file), 1):
             yield {JSON_COLUMN: json.dumps(row)}
-    if is_empty:
+    if not count:
         raise ValueError("it has no rows")
 
 
@@ -164,8 +163,7 @@ def _list_bad_rows(output_dir, source, problems):
 
 
 def _make_fingerprint(collator):
-    """`str`: stands for all that the length of a sample depends on, but the data: processor, longest sequence and
-    code."""
+    """`str`: stands for what the length of a sample depends on besides the data: processor, longest sequence and code."""
     with TemporaryDirectory() as folder:
         collator.processor.save_pretrained(folder)
         code = [__file__, inspect.getfile(read_row), inspect.getfile(type(collator))]
@@ -217,10 +215,8 @@ def index_rows(source, collator, data_arguments, training_arguments):
     rows, num_long = np.flatnonzero(lengths > 0), int((lengths == TOO_LONG).sum())
     if training_arguments.process_index == 0 and len(rows) < len(lengths):
         _list_bad_rows(training_arguments.output_dir, source, problems)
-        print(
-            f"{source.name}: {len(rows)} samples; {num_long} left out as too long for "
-            f"max_length={data_arguments.max_length}, {len(problems)} as bad (bad_samples.jsonl)"
-        )
+        too_long = f"{num_long} left out as too long for max_length={data_arguments.max_length}"
+        print(f"{source.name}: {len(rows)} samples; {too_long}, {len(problems)} as bad (bad_samples.jsonl)")
     if not len(rows):
         raise UserError(f"{source.name} has {len(lengths)} rows, and none of them can be trained on.")
     return Dataset.from_dict({"source": np.full(len(rows), source.number), "row": rows, "length": lengths[rows]})

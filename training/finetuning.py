@@ -44,14 +44,9 @@ class ModelArguments:
 
 @dataclass
 class FilaTrainingArguments(TrainingArguments):
-    """The Trainer's options, with defaults that fit a FILA and its data. The CPU is used if there is nothing else."""
-
-    # The collator reads columns that forward has not.
-    remove_unused_columns: bool = HfArg(default=False, help="Must be false.")
-    prediction_loss_only: bool = HfArg(default=True, help="Evaluate the loss alone.")
+    """The Trainer's options. On a CPU without bfloat16 instructions, `bf16` has no effect."""
 
     def __post_init__(self):
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 and self.use_cpu and not has_fast_bfloat16("cpu"):
             print("This CPU has no bfloat16 instructions: --bf16 is ignored, training is in float32.")
             self.bf16 = False
@@ -103,10 +98,9 @@ def preview(dataset, collator, count, output_dir):
 
 
 def train(model_arguments, data_arguments, training_arguments):
-    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the
-    training and, with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can
-    fix."""
-    start = model_arguments.model_name_or_path
+    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the training
+    and, with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can fix."""
+    start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
     with library_errors(f"--model_name_or_path {start} is no FILA that can be loaded"):
         config = AutoConfig.from_pretrained(start, trust_remote_code=True)
         processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
@@ -115,36 +109,29 @@ def train(model_arguments, data_arguments, training_arguments):
     processor.image_processor.do_dynamic_tiling = model_arguments.stage == 2
     if hasattr(processor, "for_model"):  # which the code of older folders lacks
         processor = processor.for_model(config)
-    collator = FilaDataCollator(processor, max_length=data_arguments.max_length)
     num_train, entries = len(data_arguments.train_data), [*data_arguments.train_data, *data_arguments.eval_data]
     sources = [load_data_source(number, entry) for number, entry in enumerate(entries)]
-    collator, options = SampleCollator(collator, sources), (collator, data_arguments, training_arguments)
-    datasets = {"train_dataset": make_dataset(sources[:num_train], *options)}
+    collator = FilaDataCollator(processor, data_arguments.max_length)
+    checking, collator = (collator, data_arguments, training_arguments), SampleCollator(collator, sources)
+    train_dataset = make_dataset(sources[:num_train], *checking)
     if data_arguments.preview:
-        preview(datasets["train_dataset"], collator, data_arguments.preview, training_arguments.output_dir)
+        preview(train_dataset, collator, data_arguments.preview, output)
         return {}
-    datasets["eval_dataset"] = make_dataset(sources[num_train:], *options) if sources[num_train:] else None
-    return _run(model_arguments, data_arguments, training_arguments, config, collator, datasets)
-
-
-def _run(model_arguments, data_arguments, training_arguments, config, collator, datasets):
+    eval_dataset = make_dataset(sources[num_train:], *checking) if sources[num_train:] else None
     options = {"dtype": model_arguments.dtype, "attn_implementation": model_arguments.attn_implementation}
-    start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
     model = AutoModelForImageTextToText.from_pretrained(start, trust_remote_code=True, **options)
     model.set_training_stage(model_arguments.stage)
     if model_arguments.lora_r:
         add_lora(model, model_arguments)
     # The Trainer would upload unfinished models, and copy them into the output folder for that.
     push_to_hub, training_arguments.push_to_hub = training_arguments.push_to_hub, False
-    options = {"vision_lr": model_arguments.vision_lr, "fusion_lr": model_arguments.fusion_lr, **datasets}
-    options |= {"data_collator": collator, "processing_class": collator.collator.processor}
-    trainer = FilaTrainer(model, training_arguments, **options)
+    rates = {"vision_lr": model_arguments.vision_lr, "fusion_lr": model_arguments.fusion_lr}
+    trainer = FilaTrainer(model, training_arguments, collator, train_dataset, eval_dataset, processor, **rates)
     name, token = output.resolve().name, training_arguments.hub_token
     if push_to_hub and trainer.is_world_process_zero():
-        name = training_arguments.hub_model_id or name
-        name = create_repo(name, token, private=training_arguments.hub_private_repo)
+        name = create_repo(training_arguments.hub_model_id or name, token, private=training_arguments.hub_private_repo)
     metrics = trainer.train(resume_from_checkpoint=_prepare_checkpoint(trainer)).metrics
-    if datasets["eval_dataset"] is not None:
+    if eval_dataset is not None:
         metrics.update(trainer.evaluate())
     files = _export(trainer, config, name, model_arguments, data_arguments, metrics)
     trainer.log_metrics("all", metrics)

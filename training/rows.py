@@ -79,10 +79,8 @@ def _to_text(value):
 def _check_roles(roles):
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-        raise ValueError(
-            f"has the roles {', '.join(roles) or 'none'}; user and assistant must take turns, the user first and the "
-            "assistant last, perhaps after a system turn"
-        )
+        rule = "user and assistant must take turns, the user first and the assistant last, perhaps after a system turn"
+        raise ValueError(f"has the roles {', '.join(roles) or 'none'}; {rule}")
 
 
 def _count_images(messages):
