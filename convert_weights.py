@@ -8,9 +8,9 @@
 
     python convert_weights.py recipes/fila-llama3-8b.yaml --output elsewhere
 
-Each source is a Hub id or a local path; `none:tiny` gives a part random weights. A recipe is a YAML file of the options
-below, and options on the command line override it. The fusion and the projector start untrained: the fusion as the
-identity, so that the visual tokens of the new model are exactly those of its CLIP.
+Each source is a local path or a Hub id, perhaps with a branch, tag or commit: `id@v1`; `none:tiny` gives a part random
+weights. A recipe is a YAML file of the options below, and options on the command line override it. The fusion and the
+projector start untrained: the fusion as the identity, so that the visual tokens of the new model are those of its CLIP.
 """
 
 import signal
@@ -33,9 +33,6 @@ class ConvertArguments:
     text: str = HfArg(help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
     output: str = HfArg(help="model folder to write")
     convnext: str | None = HfArg(default=None, help="ConvNeXt of timm: name, Hub id, folder; or none:tiny, none:NAME")
-    vision_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
-    convnext_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
-    text_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
     fusion_type: str = HfArg(default="cvfm", help="cvfm, none, cross_attention or channel_concat")
     fusion_layers: list[int] | None = HfArg(default=None, help="ViT layers to fuse after (default: 2 6 12 20 of 24)")
     fusion_align: str = HfArg(default="conv", help="conv or interpolate")

@@ -8,10 +8,9 @@ python run_eval.py --model_name_or_path stage2 --data build/fineprint --output_d
 The model is a folder or a Hub id: a FILA, or any model of transformers that `AutoModelForImageTextToText` loads and
 whose processor has a chat template. Code that comes with it is run.
 
-The data is what train.py takes: a .json, .jsonl or .parquet file, a folder of `save_to_disk`, or a dataset on the Hub.
-The first question of a row is asked, with what comes before it, and decoded greedily. Its reference is the assistant's
-answer, or any of the texts in the column `answers` if the row has one. evaluation/metrics.py says how answers are
-scored.
+The data is what train.py takes. The first question of a row is asked, with what comes before it, and decoded greedily.
+Its reference is the assistant's answer, or any of the texts in the column `answers` if the row has one.
+evaluation/metrics.py says how answers are scored.
 
 The output folder is complete or absent: `results.json`, `results.md` (tables) and `predictions.jsonl` (an answer each
 line, in the order of the data).
@@ -43,7 +42,6 @@ Greedy answers of up to {max_new_tokens} tokens; {dtype} on {processor}, transfo
 | grouping | group | questions | exact match | ANLS |
 |---|---|---:|---:|---:|
 """
-SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1}
 
 
 @dataclass
@@ -56,10 +54,7 @@ class EvaluationArguments:
     split: str = HfArg(default="test", help="Split of the dataset; a file has none.")
     image_folder: str | None = HfArg(default=None, help="Where relative paths of images start.")
     output_dir: str = HfArg(default="results", help="A folder to make.")
-    group_by: list[str] = HfArg(
-        default_factory=list,
-        help="Columns, or COLUMN:EDGE,EDGE,... for ranges of numbers. With * between them, every combination.",
-    )
+    group_by: list[str] = HfArg(default_factory=list, help="Columns, COLUMN:EDGE,EDGE for ranges, products with *.")
     limit: int | None = HfArg(default=None, help="Ask the first so many rows.")
     batch_size: int = HfArg(default=8, help="Questions that are answered together.")
     max_new_tokens: int = HfArg(default=32, help="Longest answer, in tokens.")
@@ -69,10 +64,9 @@ class EvaluationArguments:
 
     def check(self):
         """Raises a `UserError` for values that are not allowed."""
-        for name, smallest in SMALLEST.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise UserError(f"--{name} {value} is too small: give {smallest} or more.")
+        for name in ("limit", "batch_size", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)} is too small: give 1 or more.")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir} exists already. Choose another one, or remove it.")
 

@@ -41,8 +41,8 @@ def make_config(parts, tokenizer, options):
     layers = [max(1, round(layer * configs["ViT"].num_hidden_layers / 24)) for layer in (2, 6, 12, 20)]
     normalization = {
         f"{prefix}image_{key}": list(map(float, part.normalization[key]))
-        for part, prefix in zip(parts[:-1], ("", "high_res_"), strict=False)
-        for key in ("mean", "std")
+        for part, prefix in zip(parts, ("", "high_res_", ""))
+        for key in part.normalization or ()
     }
     return FilaConfig(
         vision_config=configs["ViT"],

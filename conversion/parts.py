@@ -34,7 +34,7 @@ class Part:
     title: str  # "ViT", "ConvNeXt" or "decoder"
     label: str  # what the user gave
     config: object  # the sub-config of FilaConfig
-    normalization: dict | None  # "mean" and "std" of its images
+    normalization: dict | None  # "mean" and "std" of its images, unless it has none or takes any
     tensors: dict  # StoredTensor by the names in the checkpoint
     source: Source | None = None  # none for random weights
 
@@ -43,8 +43,8 @@ class Part:
         """`tuple`: source, revision and licence as the model card says them, without folders of this machine."""
         if self.source is None:
             return self.label, "random weights", ""
-        revision = self.source.revision
-        return self.label if revision else Path(self.label).name, revision or "local", self.source.license
+        name, revision = self.source.name, self.source.revision
+        return name if revision else Path(name).name, revision or "local", self.source.license
 
 
 def load_parts(options):
@@ -64,7 +64,7 @@ def _load_part(title, option, read, options):
         name = label
         if title == "ConvNeXt" and not Path(label).expanduser().exists() and timm.is_model(label.split(".")[0]):
             name = timm.get_pretrained_cfg(label, allow_unregistered=False).hf_hub_id or label
-        source = resolve_source(name, getattr(options, f"{option}_revision"))
+        source = resolve_source(name)
         return Part(title, label, *read(source), open_tensors(source, options.dtype), source)
 
 
@@ -73,19 +73,18 @@ def _make_random(title, label):
     if title == "ConvNeXt":
         config = FilaConvNextConfig(**(TINY_CONVNEXT if name == "tiny" else {"architecture": name}))
         model = timm.create_model(config.architecture, num_classes=0, **config.model_args)
-        normalization = IMAGENET_NORMALIZATION
     elif name != "tiny":
         raise ValueError("random weights are available as none:tiny.")
     elif title == "ViT":
-        config, normalization = CLIPVisionConfig(**TINY_VIT), CLIP_NORMALIZATION
+        config = CLIPVisionConfig(**TINY_VIT)
         model = CLIPVisionModel(config)
     else:
-        tokenizer, normalization = load_tokenizer(None), None
+        tokenizer = load_tokenizer(None)
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
         config = LlamaConfig(**TINY_LLAMA, **sizes, **ids)
         model = AutoModelForCausalLM.from_config(config)
-    return Part(title, label, config, normalization, hold_tensors(model.state_dict(), label))
+    return Part(title, label, config, None, hold_tensors(model.state_dict(), label))
 
 
 def _check_model_type(config, *allowed):
@@ -111,7 +110,8 @@ def _read_convnext(source):
     given = (raw.get("model_args") or {}).items()
     model_args = {key: value for key, value in given if key not in RESERVED_MODEL_ARGS}
     config = FilaConvNextConfig(architecture=raw["architecture"], model_args=model_args)
-    return config, IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
+    normalization = IMAGENET_NORMALIZATION | raw.get("pretrained_cfg", raw)
+    return config, {key: normalization[key] for key in IMAGENET_NORMALIZATION}
 
 
 def _read_text(source):

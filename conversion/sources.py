@@ -47,9 +47,9 @@ class Source:
     @property
     def license(self):
         """`str`: from the header of the checkpoint's model card, or "unknown"."""
-        with suppress(OSError, ValueError):
-            return ModelCard.load(self.folder / "README.md").data.license or "unknown"
-        return "unknown"
+        card = self.folder / "README.md"
+        data = ModelCard.load(card, ignore_metadata_errors=True).data if card.exists() else {}
+        return data.get("license") or "unknown"
 
     @property
     def gguf_file(self):
@@ -66,19 +66,20 @@ class Source:
         return json.loads(file.read_text(encoding="utf-8")) if file else {}
 
 
-def resolve_source(name, revision=None):
-    """Finds a checkpoint, a folder, file or Hub id, as a [`Source`]; downloads it to the Hub's cache. Raises
-    [`UserError`] if it is neither on the disk nor on the Hub, or has no weights, or several."""
+def resolve_source(name):
+    """Finds a checkpoint, a folder, file or Hub id, perhaps with `@` and a revision, as a [`Source`]; downloads it to the
+    Hub's cache. Raises [`UserError`] if it is neither on the disk nor on the Hub, or has no weights, or several."""
     path, remote = Path(name).expanduser(), set()
     if path.is_file():
         return Source(name, path.parent, [path])
     source = Source(name, path, [])
     if not path.is_dir():
         with library_errors(f"{name!r} is not a file or folder here, and the Hub does not give it"):
-            source.folder = path = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
-            source.revision = path.name
+            source.name, _, revision = name.partition("@")
+            path = Path(snapshot_download(source.name, revision=revision or None, allow_patterns=SMALL_FILES))
+            source.folder, source.revision = path, path.name
             with suppress(errors.DryRunError, errors.OfflineModeIsEnabled):  # no network: the cache is all there is
-                files = snapshot_download(name, revision=path.name, dry_run=True)
+                files = snapshot_download(source.name, revision=path.name, dry_run=True)
                 remote = {file.filename for file in files if "/" not in file.filename}
     names = remote | {file.name for file in path.iterdir()}
     found = next(filter(None, (match_names(names, pattern) for pattern in WEIGHTS_FILES)), [])
@@ -88,7 +89,7 @@ def resolve_source(name, revision=None):
     if found[0].endswith(".json"):
         found = sorted(set(source.read_json(found[0])["weight_map"].values()))
     if remote:
-        snapshot_download(name, revision=source.revision, allow_patterns=found)
+        snapshot_download(source.name, revision=source.revision, allow_patterns=found)
     source.files = [path / file for file in found]
     return source
 

@@ -50,9 +50,8 @@ class Fila(lmms):
             settings = batch[0][2]
             options = {"max_new_tokens": 1024, "num_beams": 1}  # where a task says nothing
             options |= {name: settings[name] for name in options if name in settings}
-            if settings.get("temperature"):  # else greedy
-                options |= {"temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}
-                options["do_sample"] = True
+            if temperature := settings.get("temperature"):  # else greedy
+                options |= {"do_sample": True, "temperature": temperature, "top_p": settings.get("top_p") or 1.0}
             inputs = prepare_inputs(self.processor, conversations)
             stops = settings.get("until") or []
             for arguments, text in zip(batch, generate_answers(self.model, self.processor, inputs, **options)):

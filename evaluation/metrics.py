@@ -44,16 +44,16 @@ def summarize_groups(scores, keys):
     a list of `pd.Series`. The values are joined to the name of the group, in which a missing one is `"none"`."""
     summaries = {}
     for values, part in scores.groupby(keys, observed=True, dropna=False):
-        names = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-        summaries[", ".join("none" if name == "nan" else name for name in names)] = summarize_scores(part)
+        names = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in values]
+        names = ["none" if pd.isna(value) else name for value, name in zip(values, names)]
+        summaries[", ".join(names)] = summarize_scores(part)
     return summaries
 
 
 def make_keys(columns, groupings):
-    """`dict[str, list[pd.Series]]`: for each grouping, under the names of its columns, what [`summarize_groups`] needs.
-
-    A grouping is the name of a column of `columns`, a `pd.DataFrame`; or COLUMN:EDGE,EDGE,..., rising numbers each of which
-    begins a group; or several of these with `*` between. Raises a `UserError` for one that is none of them."""
+    """`dict[str, list[pd.Series]]`: for each grouping, under the names of its columns, what [`summarize_groups`] needs. A
+    grouping is a column of `columns`, a `pd.DataFrame`; or COLUMN:EDGE,EDGE,..., rising numbers each of which begins a
+    group; or several of these with `*` between. Raises a `UserError` for one that is none of them."""
     groups = {}
     for grouping in groupings:
         keys = []
@@ -65,9 +65,7 @@ def make_keys(columns, groupings):
             try:
                 keys.append(_cut(columns[column], edges) if colon else columns[column])
             except (TypeError, ValueError) as error:
-                reason = (
-                    "edges are rising numbers with commas between, for a column of numbers, such as text_height:8,10"
-                )
+                reason = "edges are rising numbers, for a column of numbers, such as text_height:8,10"
                 raise UserError(f"--group_by {grouping}: {reason} ({error}).") from error
         groups["*".join(key.name for key in keys)] = keys
     return groups

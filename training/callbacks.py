@@ -1,7 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Trainer of a FILA: what the stock one leaves open about losses, learning rates, the order of samples and
-checkpoints."""
+"""The Trainer of a FILA: what the stock one leaves open about losses, learning rates, samples and checkpoints."""
 
 import zipfile
 from collections import defaultdict
@@ -29,9 +28,8 @@ class TrainingProgress(TrainerCallback, ExportableState):
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         # The random sampler has a seed for each epoch. The length-grouped one would draw from the global generator,
         # whose state at the start of an epoch is lost when the run is resumed in the middle of it.
-        batch_sampler = train_dataloader.batch_sampler
-        batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # several processes share the batches
-        sampler = getattr(batch_sampler, "sampler", None)
+        batches = train_dataloader.batch_sampler  # in one of several processes, its share of the batches
+        sampler = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
             # state.epoch is epoch + (step + 1) / steps: exact at the start of an epoch, below the next one within it.
             sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))

@@ -118,10 +118,11 @@ def _read_json(path, state):
     with open(path, encoding="utf-8-sig") as file:
         is_array = file.read(4096).lstrip().startswith("[")
         file.seek(0)
-        count = 0
-        for count, row in enumerate(json.load(file) if is_array else _read_json_lines(file), 1):
+        is_empty = True
+        for row in json.load(file) if is_array else _read_json_lines(file):
+            is_empty = False
             yield {JSON_COLUMN: json.dumps(row)}
-    if not count:
+    if is_empty:
         raise ValueError("it has no rows")
 
 
@@ -200,11 +201,9 @@ def _check_rows(source, collator, data_arguments, training_arguments):
 
 def index_rows(source, collator, data_arguments, training_arguments):
     """`Dataset`: `source`, `row` and `length` in tokens of the rows that can be trained on. Raises a `UserError` if a
-    row is bad, or none is left.
-
-    The first process of each machine checks every row, once, for the others and for later runs. It does so again when
-    the files of the data, the processor or `max_length` have changed, or with `overwrite_cache`. Rows that were bad are
-    checked again at each start; images of good ones are not looked at again."""
+    row is bad, or none is left. The first process of each machine checks every row, once, for the others and for later
+    runs; and again when the files of the data, the processor or `max_length` have changed, or with `overwrite_cache`.
+    Rows that were bad are checked again at each start; images of good ones are not looked at again."""
     with training_arguments.main_process_first(desc=f"checking {source.name}"):
         lengths, problems = _check_rows(source, collator, data_arguments, training_arguments)
     if problems and not data_arguments.skip_bad_samples:

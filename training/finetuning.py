@@ -16,7 +16,7 @@ from transformers.hf_argparser import HfArg
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from fila import FilaDataCollator
-from fila.common.arguments import UserError, library_errors
+from fila.common.arguments import library_errors
 from fila.common.devices import has_fast_bfloat16
 from fila.common.files import new_files
 from fila.common.hub import create_repo, make_model_card, upload_folder
@@ -24,8 +24,6 @@ from fila.common.layout import DTYPES, TEXT_PREFIX, DtypeName
 from fila.common.views import draw_views
 from fila.training.callbacks import FilaTrainer, find_checkpoint
 from fila.training.data import SampleCollator, load_data_source, make_dataset
-
-CARD_OPTIONS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")
 
 
 @dataclass
@@ -58,10 +56,8 @@ def add_lora(model, model_arguments):
     """Puts LoRA on the linear layers of the decoder and freezes the rest of the decoder. Everything else stays as it
     is. Returns the `PeftModel` around `model`, which is changed in place and can be trained as it is: then its
     checkpoints hold all that is trained, not the adapter alone."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("--lora_r needs PEFT: `pip install peft`.") from error
+    from peft import LoraConfig, get_peft_model
+
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     config = LoraConfig(
         r=model_arguments.lora_r,
@@ -197,7 +193,7 @@ def _make_card(trainer, name, model_arguments, data_arguments, metrics):
     base = Path(model_arguments.model_name_or_path)
     header = {"license": "other", "base_model": None if base.exists() else str(base)}
     if (base / "README.md").exists():  # training does not change whose the weights are
-        known = ModelCard.load(base / "README.md").data.to_dict()
+        known = ModelCard.load(base / "README.md").data
         header = {key: known.get(key, value) for key, value in header.items()}
     data = [entry["path"] if isinstance(entry, dict) else entry for entry in data_arguments.train_data]
     options = trainer.args.to_dict()
@@ -206,7 +202,7 @@ def _make_card(trainer, name, model_arguments, data_arguments, metrics):
         "train_data": ", ".join(Path(path).name if Path(path).exists() else path for path in data),
         "max_length": data_arguments.max_length,
         "global_batch_size": trainer.get_total_train_batch_size(trainer.args),
-        **{name: options[name] for name in CARD_OPTIONS},
+        **{key: options[key] for key in ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")},
         "steps": trainer.state.global_step,
         **metrics,
     }

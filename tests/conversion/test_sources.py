@@ -111,7 +111,9 @@ def test_hub_ids_are_read_from_the_cache_when_offline(sources, cache, monkeypatc
     assert f"| org/text | {commit} | llama3 |" in card
     assert (sources / "output" / "licenses" / "decoder" / "LICENSE").read_text() == "terms"
     with pytest.raises(UserError, match="the Hub does not give it: LocalEntryNotFoundError"):
-        assemble(sources, "--output", str(sources / "second"), "--text-revision", "v9", **HUB_IDS)
+        assemble(sources, "--output", str(sources / "second"), **(HUB_IDS | {"text": "org/text@v9"}))
+    assemble(sources, "--output", str(sources / "third"), **(HUB_IDS | {"text": f"org/text@{commit}"}))
+    assert f"| org/text | {commit} |" in (sources / "third" / "README.md").read_text()
 
 
 def test_hub_ids_are_downloaded(sources, cache, hub, capsys):
