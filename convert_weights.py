@@ -6,11 +6,11 @@
         --convnext convnext_large_mlp.clip_laion2b_ft_soup_320 \\
         --text meta-llama/Meta-Llama-3-8B-Instruct --output fila-llama3-8b
 
-    python convert_weights.py recipes/fila-llama3-8b.yaml --dry_run
+    python convert_weights.py recipes/fila-llama3-8b.yaml --output elsewhere
 
-Each source is a Hub id or a local path; `none:tiny` gives a part random weights. A recipe is a YAML file of the options
-below, and options on the command line override it. The fusion and the projector start untrained: the fusion as the
-identity, so that the visual tokens of the new model are exactly those of its CLIP.
+Each source is a local path or a Hub id, perhaps with a branch, tag or commit: `id@v1`; `none:tiny` gives a part random
+weights. A recipe is a YAML file of the options below, and options on the command line override it. The fusion and the
+projector start untrained: the fusion as the identity, so that the visual tokens of the new model are those of its CLIP.
 """
 
 import signal
@@ -29,17 +29,10 @@ from fila.conversion.assemble import convert
 class ConvertArguments:
     """Options of the command line and of recipes."""
 
-    vision: str | None = HfArg(default=None, help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
-    convnext: str | None = HfArg(
-        default=None,
-        help="ConvNeXt of timm (also its name with tag) or OpenCLIP: Hub id or folder; or none:tiny, or "
-        "none: and the timm name of a ConvNeXt. Not used with --fusion_type none.",
-    )
-    text: str | None = HfArg(default=None, help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
-    output: str | None = HfArg(default=None, help="model folder to write")
-    vision_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
-    convnext_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
-    text_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id")
+    vision: str = HfArg(help="CLIP in the format of transformers: Hub id or folder; or none:tiny")
+    text: str = HfArg(help="decoder of Llama's layout: Hub id, folder, .gguf file; or none:tiny")
+    output: str = HfArg(help="model folder to write")
+    convnext: str | None = HfArg(default=None, help="ConvNeXt of timm: name, Hub id, folder; or none:tiny, none:NAME")
     fusion_type: str = HfArg(default="cvfm", help="cvfm, none, cross_attention or channel_concat")
     fusion_layers: list[int] | None = HfArg(default=None, help="ViT layers to fuse after (default: 2 6 12 20 of 24)")
     fusion_align: str = HfArg(default="conv", help="conv or interpolate")
@@ -47,18 +40,14 @@ class ConvertArguments:
     max_shard_size: str = HfArg(default="1.5GB", help="largest weights file; so much is in memory at a time")
     seed: int = HfArg(default=0, help="seed of the weights that are not taken from a source")
     verify: bool = HfArg(default=True, help="compare the output with the sources")
-    overwrite: bool = HfArg(default=False, help="replace a model folder at the output")
-    dry_run: bool = HfArg(default=False, help="print the plan and the sizes; write nothing, download no safetensors")
     push_to_hub: str | None = HfArg(default=None, help="Hub id to upload the result to")
 
 
 def parse_options(arguments=None):
     """The [`ConvertArguments`] of a command line. Raises [`UserError`] for a wrong or missing option."""
     (options,) = parse_arguments(ConvertArguments, __doc__, arguments)
-    needed = ["vision", "text", "output"] + ["convnext"] * (options.fusion_type != "none")
-    missing = [f"--{name}" for name in needed if getattr(options, name) is None]
-    if missing:
-        raise UserError(f"Not given: {', '.join(missing)}. `--help` explains the options.")
+    if options.convnext is None and options.fusion_type != "none":
+        raise UserError("Not given: --convnext, which every fusion but --fusion_type none needs.")
     return options
 
 

@@ -8,17 +8,16 @@ python run_eval.py --model_name_or_path stage2 --data build/fineprint --output_d
 The model is a folder or a Hub id: a FILA, or any model of transformers that `AutoModelForImageTextToText` loads and
 whose processor has a chat template. Code that comes with it is run.
 
-The data is what train.py takes: a .json, .jsonl or .parquet file, a folder of `save_to_disk`, or a dataset on the Hub.
-The first question of a row is asked, with what comes before it, and decoded greedily. Its reference is the assistant's
-answer, or any of the texts in the column `answers` if the row has one. evaluation/metrics.py says how answers are
-scored.
+The data is what train.py takes. The first question of a row is asked, with what comes before it, and decoded greedily.
+Its reference is the assistant's answer, or any of the texts in the column `answers` if the row has one.
+evaluation/metrics.py says how answers are scored.
 
 The output folder is complete or absent: `results.json`, `results.md` (tables) and `predictions.jsonl` (an answer each
 line, in the order of the data).
 """
 
+import json
 import platform
-import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,56 +30,45 @@ from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.common.files import new_folder
 from fila.common.layout import DtypeName
 from fila.evaluation.answer import load_model
-from fila.evaluation.metrics import make_groups, score, summarize_scores
+from fila.evaluation.metrics import make_keys, score, summarize_groups, summarize_scores
 from fila.evaluation.questions import answer_questions, read_question
-from fila.evaluation.report import write_results
 from fila.training.data import load_data_source
 
-SMALLEST = {"limit": 1, "batch_size": 1, "max_new_tokens": 1, "num_workers": 0}
+TABLE = """# {model_name_or_path} on {data}, {split}
+
+Greedy answers of up to {max_new_tokens} tokens; {dtype} on {processor}, transformers {transformers}. In percent, with \
+95 % confidence intervals (percentile bootstrap over questions). Case and the amount of white space do not count.
+
+| grouping | group | questions | exact match | ANLS |
+|---|---|---:|---:|---:|
+"""
 
 
 @dataclass
 class EvaluationArguments:
     """What is evaluated, on what, and where the results go."""
 
-    model_name_or_path: str | None = HfArg(default=None, help="The model: a folder or Hub id.")
-    data: str | None = HfArg(default=None, help="A file, a folder of save_to_disk or a Hub dataset.")
+    model_name_or_path: str = HfArg(help="The model: a folder or Hub id.")
+    data: str = HfArg(help="A file, a folder of save_to_disk or a Hub dataset.")
     name: str | None = HfArg(default=None, help="Configuration of a Hub dataset.")
     split: str = HfArg(default="test", help="Split of the dataset; a file has none.")
     image_folder: str | None = HfArg(default=None, help="Where relative paths of images start.")
     output_dir: str = HfArg(default="results", help="A folder to make.")
-    group_by: list[str] = HfArg(
-        default_factory=list,
-        help="Columns, or COLUMN:EDGE,EDGE,... for numbers; those without edges are cut into quartiles. With * between "
-        "them, every combination.",
-    )
+    group_by: list[str] = HfArg(default_factory=list, help="Columns, COLUMN:EDGE,EDGE for ranges, products with *.")
     limit: int | None = HfArg(default=None, help="Ask the first so many rows.")
     batch_size: int = HfArg(default=8, help="Questions that are answered together.")
     max_new_tokens: int = HfArg(default=32, help="Longest answer, in tokens.")
-    num_workers: int = HfArg(default=0, help="Processes that read the images.")
     dtype: DtypeName = HfArg(default="auto", help="Of the weights.")
     device: str | None = HfArg(default=None, help="Such as cuda or cpu; an accelerator if there is one.")
     attn_implementation: str | None = HfArg(default=None, help="Such as sdpa or flash_attention_2.")
 
     def check(self):
         """Raises a `UserError` for values that are not allowed."""
-        for name in ("model_name_or_path", "data"):
-            if getattr(self, name) is None:
-                raise UserError(f"Not given: --{name}. `--help` says what it may be.")
-        for name, smallest in SMALLEST.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise UserError(f"--{name} {value} is too small: give {smallest} or more.")
+        for name in ("limit", "batch_size", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)} is too small: give 1 or more.")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir} exists already. Choose another one, or remove it.")
-
-
-def load_data(options):
-    """[`~fila.training.data.DataSource`]: the rows that are asked. Raises a `UserError` if they cannot be opened."""
-    entry = {"name": options.name, "split": options.split, "image_folder": options.image_folder}
-    source = load_data_source(0, {"path": options.data, **entry})
-    source.dataset = source.dataset.take(min(options.limit or len(source.dataset), len(source.dataset)))
-    return source
 
 
 def describe_environment(model):
@@ -96,7 +84,10 @@ def evaluate(options):
     """Does what [`EvaluationArguments`] say, and returns the `dict` of results.json. Raises a `UserError` for anything
     that a user can fix. No output is left then."""
     options.check()
-    source = load_data(options)
+    entry = {"path": options.data, "name": options.name, "split": options.split, "image_folder": options.image_folder}
+    source = load_data_source(0, entry)
+    if options.limit:
+        source.dataset = source.dataset.take(min(options.limit, len(source.dataset)))
     try:
         with new_folder(options.output_dir) as folder:
             results, answers = ask(source, options)
@@ -107,34 +98,44 @@ def evaluate(options):
 
 
 def ask(source, options):
-    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl. `seconds` are those
-    from the first batch to the last, reading included."""
+    """`tuple[dict, list[dict]]`: the content of results.json, and the lines of predictions.jsonl."""
     questions = [read_question(source, row) for row in range(len(source.dataset))]
-    groups, values = make_groups([question["columns"] for question in questions], source, options.group_by)
+    columns = pd.DataFrame([question["columns"] for question in questions]).dropna(axis=1, how="all")
+    groups = make_keys(columns, options.group_by)
+    names = dict.fromkeys(key.name for keys in groups.values() for key in keys)
     load_options = (options.dtype, options.device, options.attn_implementation)
     model, processor = load_model(options.model_name_or_path, *load_options)
-    start = time.perf_counter()
     predictions = answer_questions(model, processor, source, questions, options)
-    seconds = time.perf_counter() - start
-    answers = [
-        {key: question[key] for key in ("row", "question", "references")}
-        | {"prediction": text, **score(text, question["references"]), "groups": row_values}
-        for question, text, row_values in zip(questions, predictions, values)
-    ]
+    answers = []
+    for question, text in zip(questions, predictions):
+        answer = {key: question[key] for key in ("row", "question", "references")} | {"prediction": text}
+        answer |= score(text, question["references"])
+        answers.append(answer | {"groups": {name: question["columns"].get(name) for name in names}})
     scores = pd.DataFrame(answers, columns=["em", "anls"])
-    num_images = sum(len(question["image_sizes"]) for question in questions)
     results = {
         "settings": asdict(options),
         "environment": describe_environment(model),
         "overall": summarize_scores(scores),
-        "groups": {
-            grouping: {", ".join(key): summarize_scores(part) for key, part in scores.groupby(bins, observed=True)}
-            for grouping, bins in groups.items()
-        },
-        "seconds": seconds,
-        "seconds_per_image": seconds / num_images if num_images else None,
+        "groups": {name: summarize_groups(scores, keys) for name, keys in groups.items()},
     }
     return results, answers
+
+
+def write_results(results, answers, folder):
+    """Writes the results of run_eval.py and its answers, one a line, and tables of the results."""
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    lines = [json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers]
+    (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+    rows = [("all", "", results["overall"])]
+    rows += [(grouping, name, part) for grouping, parts in results["groups"].items() for name, part in parts.items()]
+    table = TABLE.format(**results["settings"] | results["environment"])
+    for grouping, name, summary in rows:
+        cells = [grouping, name.replace("|", "\\|").replace("\n", " "), str(summary["n"])]
+        for key in ("em", "anls"):
+            bounds = [f"{100 * bound:.1f}" for bound in summary[f"{key}_ci"] or []]
+            cells.append(f"{100 * summary[key]:.1f}" + (f" [{', '.join(bounds)}]" if bounds else ""))
+        table += f"| {' | '.join(cells)} |\n"
+    (folder / "results.md").write_text(table, encoding="utf-8")
 
 
 def main(arguments=None):

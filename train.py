@@ -13,6 +13,10 @@ or a dataset on the Hub. In a recipe an entry may also be a mapping of `path`, `
 `weight`. Rows are LLaVA's (`image`, `conversations` with `<image>`) or chats (`messages`, and `images` or `image`).
 """
 
+from pathlib import Path
+
+import torch
+
 from fila.common.arguments import UserError, parse_arguments, run_command
 from fila.training.data import DataArguments
 from fila.training.finetuning import FilaTrainingArguments, ModelArguments, train
@@ -22,17 +26,22 @@ def parse(arguments=None):
     """`tuple[ModelArguments, DataArguments, FilaTrainingArguments]`: from the command line and its recipe. Raises a
     `UserError` for values that are not allowed."""
     classes = (ModelArguments, DataArguments, FilaTrainingArguments)
-    model, data, training = parse_arguments(classes, __doc__, arguments)
+    defaults = {"remove_unused_columns": False, "prediction_loss_only": True}  # the collator reads all columns
+    defaults["use_cpu"] = not torch.accelerator.is_available()
+    model, data, training = parse_arguments(classes, __doc__, arguments, **defaults)
     if model.model_name_or_path is None:
         raise UserError("Not given: --model_name_or_path. `convert_weights.py` assembles a FILA to start from.")
     if not data.train_data:
         raise UserError("Not given: --train_data. `--help` says what it may be.")
     if model.lora_r and model.stage == 1:
         raise UserError("--lora_r trains the decoder, which stage 1 freezes. Use it in stage 2.")
-    if data.streaming and training.max_steps <= 0:
-        raise UserError("--streaming data has no length: say how long to train with --max_steps.")
-    if training.use_liger_kernel:
-        raise UserError("--use_liger_kernel has no effect: Liger Kernel has no kernels for FILA. Leave the option out.")
+    if smoothing := training.label_smoothing_factor:
+        reason = "the Trainer would compare labels that are not shifted. Leave it at 0."
+        raise UserError(f"--label_smoothing_factor {smoothing} is not supported: {reason}")
+    if training.n_gpu > 1:
+        raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
+    if Path(training.output_dir, "config.json").exists():
+        raise UserError(f"{training.output_dir} holds a model already. Choose another --output_dir, or remove it.")
     return model, data, training
 
 

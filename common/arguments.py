@@ -3,6 +3,7 @@
 """Options of the commands: dataclasses, filled from a YAML recipe and from the command line."""
 
 import sys
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +13,19 @@ from transformers import HfArgumentParser
 
 class UserError(Exception):
     """Something the user can fix. The message says what is wrong and what to do; commands print it without a traceback."""
+
+
+@contextmanager
+def library_errors(title):
+    """Turns whatever a library raises about `title`, such as an option or a file, into a [`UserError`] with its message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # those of Python, of an HTTP library and of the readers of weights have no class in common
+        raise UserError(f"{title}: {type(error).__name__}: {error}") from error
 
 
 def read_yaml(path):

@@ -3,23 +3,14 @@
 """Repositories on the Hub: made before the work that fills them, so that a wrong token or name is noticed first; and the
 model cards of the folders that the commands write."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
-from fila.common.arguments import UserError
+from fila.common.arguments import library_errors
 from fila.modeling_fila import MODEL_TAGS
 
 WEIGHTS = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
-
-
-@contextmanager
-def _hub_errors(message):
-    try:
-        yield
-    except Exception as error:  # those of huggingface_hub, of its HTTP library and of Python have no class in common
-        raise UserError(f"{message}: {type(error).__name__}: {error}") from error
 
 
 def create_repo(repo_id, token=None, **options):
@@ -36,7 +27,7 @@ def create_repo(repo_id, token=None, **options):
     Raises:
         UserError: the Hub does not make it, or cannot be reached.
     """
-    with _hub_errors(f"The repository {repo_id} cannot be made on the Hub. `hf auth login` sets the token"):
+    with library_errors(f"The repository {repo_id} cannot be made on the Hub. `hf auth login` sets the token"):
         return HfApi(token=token).create_repo(repo_id, exist_ok=True, **options).repo_id
 
 
@@ -55,7 +46,7 @@ def upload_folder(folder, repo_id, token=None, repo_type="model", **options):
         UserError: the upload failed.
     """
     options["delete_patterns"] = WEIGHTS if repo_type == "model" else None
-    with _hub_errors(f"The upload of {folder} to {repo_id} failed"):
+    with library_errors(f"The upload of {folder} to {repo_id} failed"):
         HfApi(token=token).upload_folder(repo_id=repo_id, folder_path=folder, repo_type=repo_type, **options)
     print(f"uploaded to https://huggingface.co/{'spaces/' * (repo_type == 'space')}{repo_id}")
 

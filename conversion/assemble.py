@@ -18,14 +18,14 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from fila import FilaConfig, FilaForConditionalGeneration, FilaImageProcessor, FilaProcessor
-from fila.common.arguments import UserError
+from fila.common.arguments import UserError, library_errors
 from fila.common.files import new_folder
 from fila.common.hub import create_repo, make_model_card, upload_folder
 from fila.common.layout import REMOTE_CODE_FILES, ROOT, image_grid_pinpoints
 from fila.configuration_fila import NORMALIZATION_FIELDS
 from fila.conversion.mapping import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, PREFIXES, map_tensors
 from fila.conversion.parts import load_parts
-from fila.conversion.sources import LICENSE_FILES, hold_tensors, library_errors
+from fila.conversion.sources import LICENSE_FILES, hold_tensors
 from fila.conversion.tokenizer import IMAGE_TOKEN, add_image_token, load_tokenizer, make_chat_template
 from fila.conversion.verify import compare_with_clip
 
@@ -41,8 +41,8 @@ def make_config(parts, tokenizer, options):
     layers = [max(1, round(layer * configs["ViT"].num_hidden_layers / 24)) for layer in (2, 6, 12, 20)]
     normalization = {
         f"{prefix}image_{key}": list(map(float, part.normalization[key]))
-        for part, prefix in zip(parts[:-1], ("", "high_res_"), strict=False)
-        for key in ("mean", "std")
+        for part, prefix in zip(parts, ("", "high_res_", ""))
+        for key in part.normalization or ()
     }
     return FilaConfig(
         vision_config=configs["ViT"],
@@ -60,22 +60,17 @@ def make_config(parts, tokenizer, options):
 
 def make_image_processor(config):
     """The image processor for the geometry of the ViT and the normalizations of both encoders."""
-    options = {name: getattr(config, name) for name in NORMALIZATION_FIELDS}
-    options["do_high_res"] = config.fusion_type != "none"
     size, patch_size = config.vision_config.image_size, config.vision_config.patch_size
-    return FilaImageProcessor(
-        size=size, patch_size=patch_size, image_grid_pinpoints=image_grid_pinpoints(size), **options
-    )
+    options = {name: getattr(config, name) for name in NORMALIZATION_FIELDS}
+    options |= {"do_high_res": config.fusion_type != "none", "image_grid_pinpoints": image_grid_pinpoints(size)}
+    return FilaImageProcessor(size=size, patch_size=patch_size, **options)
 
 
 def make_generation_config(text, config, tokenizer):
     """The decoder's generation config. An image token is never generated."""
-    generation_config = GenerationConfig()
-    if text.source is not None and (text.source.folder / "generation_config.json").exists():
-        generation_config = GenerationConfig.from_pretrained(text.source.folder)
-    for name in ("eos_token_id", "bos_token_id"):
-        if getattr(generation_config, name) is None:
-            setattr(generation_config, name, getattr(tokenizer, name))
+    given = {} if text.source is None else text.source.read_json("generation_config.json")
+    defaults = {name: getattr(tokenizer, name) for name in ("eos_token_id", "bos_token_id")}
+    generation_config = GenerationConfig.from_dict(defaults | given)
     generation_config.pad_token_id = tokenizer.pad_token_id
     try:
         generation_config.validate(strict=True)
@@ -86,11 +81,9 @@ def make_generation_config(text, config, tokenizer):
 
 
 def make_plan(config, parts):
-    """Accounts for every tensor of the output and of the parts. Of safetensors, only the headers are read.
-
-    Returns, by name, the output's tensors on the meta device, and the [`StoredTensor`]s that they are read from. Raises
-    [`UserError`] for a tensor that is missing, unknown or of the wrong shape.
-    """
+    """Accounts for every tensor of the output and of the parts. Of safetensors, only the headers are read. Returns, by
+    name, the output's tensors on the meta device, and the [`StoredTensor`]s that they are read from. Raises [`UserError`]
+    for a tensor that is missing, unknown or of the wrong shape."""
     with torch.device("meta"):
         model = FilaForConditionalGeneration(config)
     for title in ("fusion", "projector"):
@@ -108,7 +101,7 @@ def make_plan(config, parts):
         shapes |= {name: (shapes[name][0] - added_rows, *shapes[name][1:]) for name in embeddings}
         used, dropped = map_tensors(part, shapes, config)
         head = part.tensors.get(OUTPUT_EMBEDDINGS) if config.tie_word_embeddings else None
-        if head and head.read and not torch.equal(head.read(), used[INPUT_EMBEDDINGS].read()):
+        if head and not torch.equal(head.read(), used[INPUT_EMBEDDINGS].read()):
             problem = "lm_head differs from the input embeddings, though the config says that they are tied"
             raise UserError(f"{head.origin}: {problem}. Set tie_word_embeddings to false in its config.json.")
         for name in embeddings if added_rows else ():
@@ -151,30 +144,11 @@ def _view_bytes(tensor):
     return tensor.reshape(-1).view(torch.uint8 if (tensor.nbytes | offset) % 8 else torch.int64)
 
 
-def check_output(options):
-    """The folder to write, as a `Path`. Raises [`UserError`] if there is something in it that may not be replaced."""
-    output = Path(options.output).expanduser().resolve()
-    precious = {"the repository of FILA": ROOT, "the current folder": Path.cwd()}
-    precious |= {label: Path(label).expanduser() for label in (options.vision, options.convnext or ".", options.text)}
-    for title, path in precious.items():
-        if path.exists() and path.resolve().is_relative_to(output):
-            raise UserError(f"--output {output} is or holds {title}. Name another folder.")
-    if output.is_file() or (output.exists() and any(output.iterdir()) and not options.overwrite):
-        raise UserError(f"--output {output} is a file, or a folder that is not empty and needs --overwrite.")
-    return output
-
-
 def make_parts_table(weights, parts):
     """The parts of the output, where they come from and their sizes, as a Markdown table. `weights` may be on meta."""
-    rows = ["| part | source | layout | revision | licence | parameters | size |", "| --- " * 7 + "|"]
-    origins = dict.fromkeys(PREFIXES, ("untrained", "", "", ""))
-    for part in parts:
-        origins[part.title] = (part.label, "random weights", "", "")
-        if part.source is not None:
-            is_local = part.source.revision is None
-            label = Path(part.label).name if is_local else part.label  # without the folders of this machine
-            origins[part.title] = (label, part.layout, part.source.revision or "local", part.source.license)
-    for title, origin in [*origins.items(), ("all", ("", "", "", ""))]:
+    rows = ["| part | source | revision | licence | parameters | size |", "| --- " * 6 + "|"]
+    origins = dict.fromkeys(PREFIXES, ("untrained", "", "")) | {part.title: part.origin for part in parts}
+    for title, origin in [*origins.items(), ("all", ("", "", ""))]:
         chosen = [tensor for name, tensor in weights.items() if name.startswith(PREFIXES.get(title, ""))]
         if chosen:
             size = tqdm.format_sizeof(sum(tensor.nbytes for tensor in chosen), "B")
@@ -187,20 +161,17 @@ def make_card_header(parts):
     """The licence and sources of the output, as a `dict` for [`~fila.common.hub.make_model_card`]."""
     sources = [part.source for part in parts if part.source is not None]
     licenses = {source.license for source in sources} or {"apache-2.0"}
-    return {
-        "license": licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other",
-        "base_model": [source.name for source in sources if source.revision is not None] or None,
-    }
+    license_id = licenses.pop() if len(licenses) == 1 and "unknown" not in licenses else "other"
+    return {"license": license_id, "base_model": [source.name for source in sources if source.revision] or None}
 
 
 def convert(options):
-    """Assembles a FILA as [`ConvertArguments`] say.
-
-    Returns the model folder as a `Path`. It is complete, or this raises and nothing has changed: [`UserError`] for
-    anything that the user can fix.
-    """
+    """Assembles a FILA as [`ConvertArguments`] say. Returns the model folder as a `Path`. It is complete, or this raises
+    and nothing has changed: [`UserError`] for anything that the user can fix."""
     with library_errors(f"--output {options.output}"):
-        output = check_output(options)
+        output = Path(options.output).expanduser().resolve()
+        if output.is_file() or (output.exists() and any(output.iterdir())):
+            raise UserError(f"--output {output} exists already. Choose another one, or remove it.")
     torch.manual_seed(options.seed)
     parts = load_parts(options)
     with library_errors("The parts do not make a FILA"):
@@ -211,17 +182,8 @@ def convert(options):
         processor = FilaProcessor(make_image_processor(config), tokenizer, chat_template=chat_template)
         generation_config = make_generation_config(parts[-1], config, tokenizer)
         weights, origins = make_plan(config, parts)
-
-    needed = sum(place.nbytes for place in weights.values()) + 64_000_000  # tokenizer and the rest
-    free = shutil.disk_usage(next(parent for parent in output.parents if parent.exists())).free
-    sizes = f"{tqdm.format_sizeof(needed, 'B')} needed at {output}, {tqdm.format_sizeof(free, 'B')} free"
     table = make_parts_table(weights, parts)
-    print(table, f"disk: {sizes}", sep="\n")
-    if needed > free:
-        raise UserError(f"Not enough room: {sizes}. Make room, or name a folder on another disk.")
-    if options.dry_run:
-        print("Nothing was written.")
-        return output
+    print(table)
     name = create_repo(options.push_to_hub) if options.push_to_hub else output.name
     with library_errors(f"--output {output}"), new_folder(output) as folder:
         write_weights(weights, origins, folder, options)

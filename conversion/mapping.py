@@ -1,6 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From the tensor names of a checkpoint to FILA's: one table for each layout, and the account of every tensor."""
+"""From the tensor names of a checkpoint to FILA's: one table for each part, and the account of every tensor."""
 
 import re
 from collections import Counter
@@ -8,9 +8,7 @@ from collections import Counter
 from fila.common.arguments import UserError
 from fila.common.layout import CONVNEXT_PREFIX, FUSION_PREFIX, PROJECTOR_PREFIX, TEXT_PREFIX, VIT_PREFIX
 
-ADVICE = (
-    "Either the weights and the config.json beside them do not belong together, or FILA cannot use this architecture."
-)
+ADVICE = "Either the weights and their config.json do not belong together, or FILA cannot use this architecture."
 INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS = f"{TEXT_PREFIX}embed_tokens.weight", "lm_head.weight"
 # What the parts are called, and how the names of their parameters start.
 PREFIXES = {"ViT": VIT_PREFIX, "ConvNeXt": CONVNEXT_PREFIX, "fusion": FUSION_PREFIX, "projector": PROJECTOR_PREFIX}
@@ -25,33 +23,23 @@ class Drop(str):
 # CLIP of transformers 4 or 5, whole or the vision tower alone.
 CLIP_KEYS = (
     (r"^(text_model|text_projection|visual_projection|logit_scale)\b", Drop("CLIP's text tower and its joint space")),
-    (r"^vision_model\.", ""),
-    (r"^post_layernorm\.", Drop("after the feature layer")),
-    (r"position_ids$", Drop("a buffer that is computed")),
-    (r"^encoder\.", ""),
-    (r"^pre_layrnorm\.", "pre_layernorm."),
-    (r"^", VIT_PREFIX),
+    (r"^(vision_model\.)?(encoder\.)?", VIT_PREFIX),
+    (r"\.post_layernorm\.", Drop("after the feature layer")),
+    (r"\.position_ids$", Drop("a buffer that is computed")),
+    (r"\.pre_layrnorm\.", ".pre_layernorm."),
 )
 TIMM_KEYS = ((r"^(head|norm_pre)\.", Drop("head of the classifier")), (r"^", CONVNEXT_PREFIX))
-# An OpenCLIP model whose image tower is a timm ConvNeXt.
-OPEN_CLIP_KEYS = (
-    (r"^(?!visual\.trunk\.)", Drop("OpenCLIP's text tower and its joint space")),
-    (r"^visual\.trunk\.", ""),
-    *TIMM_KEYS,
-)
 # A causal language model of transformers with the names of Llama.
 DECODER_KEYS = (
     (r"rotary_emb\.inv_freq$", Drop("a buffer that is computed")),
     (r"^(?!lm_head\.)(model\.)?", TEXT_PREFIX),
 )
-# By the library whose names these are.
-TABLES = {"transformers CLIP": CLIP_KEYS, "timm": TIMM_KEYS, "OpenCLIP": OPEN_CLIP_KEYS}
-TABLES |= {"transformers": DECODER_KEYS, "GGUF": DECODER_KEYS}
+TABLES = {"ViT": CLIP_KEYS, "ConvNeXt": TIMM_KEYS, "decoder": DECODER_KEYS}
 
 
 def rename(name, part, config):
     """The name in FILA of a tensor of a [`Part`], by its table; or [`Drop`] for one that is not used."""
-    for pattern, replacement in TABLES[part.layout]:
+    for pattern, replacement in TABLES[part.title]:
         if not isinstance(replacement, Drop):
             name = re.sub(pattern, replacement, name)
         elif re.search(pattern, name):
@@ -66,10 +54,8 @@ def rename(name, part, config):
 
 def map_tensors(part, shapes, config):
     """Accounts for every tensor of a [`Part`], of which FILA needs `shapes`: used, dropped for a reason, or an error.
-
     Returns the [`StoredTensor`]s under FILA's names, and a `Counter` of the reasons. Raises [`UserError`] for a tensor
-    that is missing, unknown or of the wrong shape.
-    """
+    that is missing, unknown or of the wrong shape."""
     used, dropped = {}, Counter()
     for name, tensor in part.tensors.items():
         new_name = rename(name, part, config)
@@ -78,7 +64,7 @@ def map_tensors(part, shapes, config):
             continue
         if new_name not in shapes or new_name in used:
             raise UserError(
-                f"{tensor.origin} has the tensor {name!r}, for which the {part.title} has no place. {ADVICE}"
+                f"{tensor.origin} has the tensor {name!r}, which has no place in the {part.title}. {ADVICE}"
             )
         if tensor.shape != shapes[new_name]:
             shape, expected = list(tensor.shape), list(shapes[new_name])

@@ -5,7 +5,7 @@
 import json
 import zipfile
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import filter as match_names
 from functools import partial
@@ -13,27 +13,26 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub import ModelCard, errors, hf_hub_download, parse_safetensors_file_metadata, snapshot_download
+from huggingface_hub import ModelCard, errors, snapshot_download
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from fila.common.arguments import UserError
+from fila.common.arguments import UserError, library_errors
 
 LICENSE_FILES = ["LICENSE*", "USE_POLICY*", "NOTICE*"]
 SMALL_FILES = ["*.json", "*.model", "*.jinja", "*.txt", "*.md", *LICENSE_FILES]
 # What holds the weights; the first that is there is read.
-WEIGHTS_FILES = ["model.safetensors.index.json", "pytorch_model.bin.index.json", "model.safetensors"]
-WEIGHTS_FILES += ["open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin"]
-WEIGHTS_FILES += ["*.gguf", "*.safetensors"]
+WEIGHTS_FILES = ["model.safetensors.index.json", "pytorch_model.bin.index.json"]
+WEIGHTS_FILES += ["model.safetensors", "pytorch_model.bin", "*.gguf", "*.safetensors"]
 
 
 @dataclass
 class StoredTensor:
-    """A tensor of a checkpoint: where it is, its shape, and a function that reads it (not in a dry run)."""
+    """A tensor of a checkpoint: where it is, its shape, and a function that reads it."""
 
     origin: Path | str
     shape: tuple
-    read: Callable | None
+    read: Callable
 
 
 @dataclass
@@ -48,9 +47,9 @@ class Source:
     @property
     def license(self):
         """`str`: from the header of the checkpoint's model card, or "unknown"."""
-        with suppress(OSError, ValueError):
-            return ModelCard.load(self.folder / "README.md").data.license or "unknown"
-        return "unknown"
+        card = self.folder / "README.md"
+        data = ModelCard.load(card, ignore_metadata_errors=True).data if card.exists() else {}
+        return data.get("license") or "unknown"
 
     @property
     def gguf_file(self):
@@ -67,34 +66,21 @@ class Source:
         return json.loads(file.read_text(encoding="utf-8")) if file else {}
 
 
-@contextmanager
-def library_errors(title):
-    """Turns whatever a library raises about `title`, an option or a file, into a [`UserError`] with its message."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # the readers of configs, tokenizers and weights have no class of errors in common
-        raise UserError(f"{title}: {type(error).__name__}: {error}") from error
-
-
-def resolve_source(name, revision=None, dry_run=False):
-    """Finds a checkpoint, a folder, file or Hub id, as a [`Source`]; downloads it to the Hub's cache.
-
-    In a dry run, weights in safetensors are not downloaded, because their headers can be read on the Hub. Raises
-    [`UserError`] if it is neither on the disk nor on the Hub, or has no weights, or several.
-    """
+def resolve_source(name):
+    """Finds a checkpoint, a folder, file or Hub id, perhaps with `@` and a revision, as a [`Source`]; downloads it to the
+    Hub's cache. Raises [`UserError`] if it is neither on the disk nor on the Hub, or has no weights, or several."""
     path, remote = Path(name).expanduser(), set()
     if path.is_file():
         return Source(name, path.parent, [path])
     source = Source(name, path, [])
     if not path.is_dir():
         with library_errors(f"{name!r} is not a file or folder here, and the Hub does not give it"):
-            source.folder = path = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
-            source.revision = path.name
+            source.name, _, revision = name.partition("@")
+            path = Path(snapshot_download(source.name, revision=revision or None, allow_patterns=SMALL_FILES))
+            source.folder, source.revision = path, path.name
             with suppress(errors.DryRunError, errors.OfflineModeIsEnabled):  # no network: the cache is all there is
-                files = snapshot_download(name, revision=path.name, allow_patterns=WEIGHTS_FILES, dry_run=True)
-                remote = {file.filename for file in files if file.will_download and "/" not in file.filename}
+                files = snapshot_download(source.name, revision=path.name, dry_run=True)
+                remote = {file.filename for file in files if "/" not in file.filename}
     names = remote | {file.name for file in path.iterdir()}
     found = next(filter(None, (match_names(names, pattern) for pattern in WEIGHTS_FILES)), [])
     if len(found) != 1:
@@ -102,17 +88,15 @@ def resolve_source(name, revision=None, dry_run=False):
         raise UserError(f"{name} has {'several' if found else 'no'} weights: {listed}. Give one file that has them.")
     if found[0].endswith(".json"):
         found = sorted(set(source.read_json(found[0])["weight_map"].values()))
-    for file in remote.intersection(found):
-        if not (dry_run and file.endswith(".safetensors")):
-            hf_hub_download(name, file, revision=source.revision)
+    if remote:
+        snapshot_download(source.name, revision=source.revision, allow_patterns=found)
     source.files = [path / file for file in found]
     return source
 
 
 def open_tensors(source, dtype="auto"):
     """The tensors of a checkpoint as `dict[str, StoredTensor]`. Those of safetensors are read when they are asked for,
-    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code.
-    """
+    others at once; GGUF is dequantized to `dtype`. Raises [`UserError`] for a damaged file, or a pickle with code."""
     tensors = {}
     for file in source.files:
         with library_errors(f"{file} cannot be read"):
@@ -120,15 +104,10 @@ def open_tensors(source, dtype="auto"):
                 found = hold_tensors(_read_gguf(file, "bfloat16" if dtype == "auto" else dtype), file)
             elif file.suffix != ".safetensors":
                 found = hold_tensors(_read_pickle(file), file)
-            elif source.revision is None or file.exists():
+            else:
                 with safe_open(file, framework="pt") as opened:  # checks that the file has the length it states
                     shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
                 found = {name: StoredTensor(file, tuple(shapes[name]), partial(_read, file, name)) for name in shapes}
-            else:  # a dry run
-                header = parse_safetensors_file_metadata(source.name, file.name, revision=source.revision)
-                found = {name: StoredTensor(file, tuple(info.shape), None) for name, info in header.tensors.items()}
-        if twice := tensors.keys() & found.keys():
-            raise UserError(f"The tensor {min(twice)!r} is in {file} and in another file of {source.name}.")
         tensors |= found
     return tensors
 

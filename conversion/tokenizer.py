@@ -5,6 +5,7 @@
 import json
 import os
 import re
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -21,6 +22,7 @@ IMAGE_TOKEN = "<image>"
 # tokenizer's normalizer takes the joiner out again after the special tokens have been found. So it is read as plain text.
 JOINER = "\u2060"
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "<|endoftext|>", "<|end_of_text|>", "<unk>")
+repr_jinja = partial(json.dumps, ensure_ascii=False)
 SENTENCE = "Fine print, line 3: total 1,284.50 EUR, due 2026-11-24 (see §7)."
 
 
@@ -58,8 +60,8 @@ def make_chat_macros(special_tokens):
     message's content."""
     escape = ""
     for start in get_starts(special_tokens):
-        joined = _repr_jinja(start[0] + JOINER + start[1:]).replace(JOINER, "\\u2060")
-        escape += f" | replace({_repr_jinja(start)}, {joined})" * (2 if start[0] == start[1] else 1)
+        joined = repr_jinja(start[0] + JOINER + start[1:]).replace(JOINER, "\\u2060")
+        escape += f" | replace({repr_jinja(start)}, {joined})" * (2 if start[0] == start[1] else 1)
     return (TEMPLATES / "chat_macros.jinja").read_text(encoding="utf-8").replace(" ESCAPE", escape)
 
 
@@ -71,10 +73,8 @@ def make_normalizer(special_tokens):
 
 def add_image_token(source, max_length):
     """A copy of a `PreTrainedTokenizerFast` that knows `<image>` and reads what the chat template has escaped as text.
-
     A Llama-3 tokenizer gives one of its reserved tokens, so that no embedding is needed; any other gets a new token.
-    `max_length` is the decoder's context, in tokens.
-    """
+    `max_length` is the decoder's context, in tokens."""
     state = json.loads(source.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     for token in state["added_tokens"]:  # what is not looked for in the raw text would be found after the normalizer
         token["normalized"] = token["normalized"] and not token["special"]
@@ -85,9 +85,8 @@ def add_image_token(source, max_length):
         if reserved in state["model"]["vocab"]:
             state["model"]["vocab"][IMAGE_TOKEN] = state["model"]["vocab"].pop(reserved)
     pad_token = next((token for token in PAD_TOKENS if token in source.get_vocab()), source.eos_token)
-    special = {name: str(token) for name, token in source.special_tokens_map.items() if isinstance(token, str)}
-    special = {"pad_token": pad_token} | special
-    special.pop("image_token", None)
+    special = {"pad_token": pad_token} | source.special_tokens_map
+    special = {name: token for name, token in special.items() if isinstance(token, str) and name != "image_token"}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         extra_special_tokens={"image_token": IMAGE_TOKEN},
@@ -107,11 +106,9 @@ def add_image_token(source, max_length):
 
 
 def make_chat_template(source, tokenizer):
-    """The chat template of a decoder's tokenizer, made to take images and to mark the answers for training.
-
-    `tokenizer` is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise
-    this raises [`UserError`].
-    """
+    """The chat template of a decoder's tokenizer, made to take images and to mark the answers for training. `tokenizer`
+    is the one of [`add_image_token`]. Text-only chats render as before, character by character; otherwise this raises
+    [`UserError`]."""
     template = source.chat_template or (TEMPLATES / "chat_plain.jinja").read_text(encoding="utf-8")
     template = template["default"] if isinstance(template, dict) else template
     if "\\u2060" in template:  # FILA's own
@@ -126,19 +123,17 @@ def make_chat_template(source, tokenizer):
         except Exception as error:  # some templates refuse a system turn; then ours has to refuse it as well
             return type(error).__name__
 
-    wrapper = make_chat_macros(get_special_tokens(tokenizer)) + (TEMPLATES / "chat_wrapper.jinja").read_text(
-        encoding="utf-8"
-    )
-    wrapper = wrapper.replace("END_TOKEN", _repr_jinja(_find_end_token(template, source)))
+    wrapper = (TEMPLATES / "chat_wrapper.jinja").read_text(encoding="utf-8")
+    wrapper = wrapper.replace("END_TOKEN", repr_jinja(_find_end_token(template, source)))
+    wrapper = make_chat_macros(get_special_tokens(tokenizer)) + wrapper
     plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)
     # Some templates strip what they are given; the marks are in the way of that, so it is done before.
     for trim in ("", " | trim"):
         wrapped = wrapper.replace(" TRIM", trim).replace("TEMPLATE", plain)
         if all(render(wrapped, *case) == render(template, *case) for case in product(chats, (False, True))):
             return wrapped
-    raise UserError(
-        f"FILA cannot follow the chat template of {source.name_or_path}. Put a plainer one beside its weights."
-    )
+    name = source.name_or_path
+    raise UserError(f"FILA cannot follow the chat template of {name}. Put a plainer one beside its weights.")
 
 
 def _find_end_token(template, tokenizer):
@@ -146,7 +141,3 @@ def _find_end_token(template, tokenizer):
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "FILA's answer"}]
     rest = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False).rpartition("FILA's answer")[2]
     return max((token for token in get_special_tokens(tokenizer) if rest.startswith(token)), key=len, default="")
-
-
-def _repr_jinja(text):
-    return json.dumps(text, ensure_ascii=False)

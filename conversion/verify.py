@@ -18,10 +18,8 @@ from fila.modeling_fila import FilaVisionModel
 @torch.no_grad()
 def compare_with_clip(folder, config, clip):
     """Runs the vision tower of the output in a folder beside its CLIP, a [`Part`], in float32 on an image of noise: an
-    untrained fusion must leave CLIP's tokens as they are, bit by bit. Raises [`UserError`] if it does not.
-
-    Every layer runs, but on an image of 4 x 4 patches, which takes the first position embeddings alone.
-    """
+    untrained fusion must leave CLIP's tokens as they are, bit by bit. Raises [`UserError`] if it does not. Every layer
+    runs, but on an image of 4 x 4 patches, which takes the first position embeddings alone."""
     config = copy.deepcopy(config)
     config.vision_config.image_size = 4 * config.vision_config.patch_size
     generator, sizes = torch.Generator().manual_seed(0), (config.vision_config.image_size, config.high_res_image_size)

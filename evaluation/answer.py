@@ -5,7 +5,7 @@
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
-from fila.common.arguments import UserError
+from fila.common.arguments import library_errors
 from fila.common.devices import resolve_dtype
 
 
@@ -14,8 +14,8 @@ def load_model(model_name_or_path, dtype="auto", device=None, attn_implementatio
     whose processor has a chat template, in eval mode and set to greedy decoding. Code that comes with them is run. The
     device is an accelerator if there is one; [`~fila.common.devices.resolve_dtype`] says what `dtype="auto"` means.
     Raises a `UserError` if it is not a vision-language model, or the device cannot be used or cannot hold it."""
-    try:
-        device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    with library_errors(f"{model_name_or_path} cannot be loaded as a vision-language model on the device {device}"):
         processor = AutoProcessor.from_pretrained(model_name_or_path, trust_remote_code=True)
         # A folder without a processor gives a tokenizer or an image processor alone.
         if not isinstance(processor, ProcessorMixin) or processor.chat_template is None:
@@ -23,11 +23,6 @@ def load_model(model_name_or_path, dtype="auto", device=None, attn_implementatio
         kwargs = {"dtype": resolve_dtype(dtype, device), "attn_implementation": attn_implementation}
         model = AutoModelForImageTextToText.from_pretrained(model_name_or_path, trust_remote_code=True, **kwargs)
         model.eval().to(device)
-    except (OSError, ValueError, ImportError, RuntimeError, AssertionError) as error:
-        place = "" if device is None else f" on the device {device}"
-        raise UserError(
-            f"{model_name_or_path} cannot be loaded as a vision-language model{place}: {error or type(error).__name__}"
-        ) from error
     if hasattr(processor, "for_model"):
         processor = processor.for_model(model.config)
     model.generation_config.update(do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None)

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from fila.evaluation.answer import generate_answers, load_model, prepare_inputs
 
 MANIFEST = ModelManifest("fila", chat_class_path="fila.evaluation.lmms_eval_fila.Fila")
-MAX_NEW_TOKENS = 1024  # where a task says nothing
 
 
 class Fila(lmms):
@@ -43,26 +42,23 @@ class Fila(lmms):
         arguments = [request.args for request in requests]
         collator = Collator(arguments, lambda args: -len(args[0]), lambda args: args[2], True)
         answers = []
-        with tqdm(total=len(requests), disable=self.rank != 0) as progress:
-            for batch in collator.get_batched(n=self.batch_size):
-                conversations = [
-                    ChatMessages(messages=to_messages(self.task_dict[task][split][row])).to_hf_messages()
-                    for _, to_messages, _, row, task, split in batch
-                ]
-                settings = batch[0][2]
-                options = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1}
-                options |= {name: settings[name] for name in options if name in settings}
-                if settings.get("temperature"):  # else greedy
-                    options |= {"temperature": settings["temperature"], "top_p": settings.get("top_p") or 1.0}
-                    options["do_sample"] = True
-                inputs = prepare_inputs(self.processor, conversations)
-                stops = settings.get("until") or []
-                for arguments, text in zip(batch, generate_answers(self.model, self.processor, inputs, **options)):
-                    for stop in [stops] if isinstance(stops, str) else stops:
-                        text = text.split(stop)[0].strip() if stop else text
-                    answers.append(text)
-                    self.cache_hook.add_partial("generate_until", (arguments[0], settings), text)
-                progress.update(len(batch))
+        for batch in tqdm(collator.get_batched(n=self.batch_size), unit=" batches", disable=self.rank != 0):
+            conversations = [
+                ChatMessages(messages=to_messages(self.task_dict[task][split][row])).to_hf_messages()
+                for _, to_messages, _, row, task, split in batch
+            ]
+            settings = batch[0][2]
+            options = {"max_new_tokens": 1024, "num_beams": 1}  # where a task says nothing
+            options |= {name: settings[name] for name in options if name in settings}
+            if temperature := settings.get("temperature"):  # else greedy
+                options |= {"do_sample": True, "temperature": temperature, "top_p": settings.get("top_p") or 1.0}
+            inputs = prepare_inputs(self.processor, conversations)
+            stops = settings.get("until") or []
+            for arguments, text in zip(batch, generate_answers(self.model, self.processor, inputs, **options)):
+                for stop in [stops] if isinstance(stops, str) else stops:
+                    text = text.split(stop)[0].strip() if stop else text
+                answers.append(text)
+                self.cache_hook.add_partial("generate_until", (arguments[0], settings), text)
         return collator.get_original(answers)
 
     def loglikelihood(self, requests):

@@ -5,12 +5,9 @@
 import numpy as np
 import pandas as pd
 from anls_star import anls_score
-from datasets import ClassLabel
 from scipy.stats import bootstrap
 
 from fila.common.arguments import UserError
-
-MAX_DISTINCT_VALUES = 8  # a numeric column with more is cut into quartiles
 
 
 def score(prediction, references):
@@ -42,47 +39,40 @@ def summarize_scores(scores):
     return summary
 
 
-def make_bins(values, edges=None):
-    """`pd.Series`: the name of the group that each value of a `pd.Series` belongs to, `"none"` where it is missing, as
-    ordered categories. `edges` are rising numbers, each of which begins a bin. Numbers without edges are cut into
-    quartiles, unless there are few different ones."""
-    is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    if edges is None and is_number and values.nunique() > MAX_DISTINCT_VALUES:
-        edges = sorted({float(f"{edge:.3g}") for edge in values.quantile([0.25, 0.5, 0.75])})
-    if edges is None:
-        names = {value: f"{value:g}" if is_number else str(value) for value in sorted(values.dropna().unique())}
-        bins = pd.Categorical(values.map(names), categories=list(dict.fromkeys(names.values())), ordered=True)
-    else:
-        between = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:])]
-        labels = [f"below {edges[0]:g}", *between, f"{edges[-1]:g} and above"]
-        bins = pd.cut(values, [-np.inf, *edges, np.inf], right=False, labels=labels).array
-    bins = bins.set_categories(list(dict.fromkeys([*bins.categories, "none"])))
-    return pd.Series(bins.fillna("none"), index=values.index)
+def summarize_groups(scores, keys):
+    """`dict`: by group, what [`summarize_scores`] gives for the rows of a `pd.DataFrame` with the same values in all `keys`,
+    a list of `pd.Series`. The values are joined to the name of the group, in which a missing one is `"none"`."""
+    summaries = {}
+    for values, part in scores.groupby(keys, observed=True, dropna=False):
+        names = [f"{value:.12g}" if isinstance(value, float) else str(value) for value in values]
+        names = ["none" if pd.isna(value) else name for value, name in zip(values, names)]
+        summaries[", ".join(names)] = summarize_scores(part)
+    return summaries
 
 
-def make_groups(rows, source, groupings):
-    """`tuple[dict[str, list[pd.Series]], list[dict]]`: for each grouping, under the names of its columns, the bins that
-    the rows of a [`~fila.training.data.DataSource`] belong to; and the values in these columns, row by row. `rows` are
-    the columns of plain values of all rows. A grouping is a column or COLUMN:EDGE,EDGE,..., or several of these with
-    `*` between. Raises a `UserError` if there is no such column, or edges are not rising numbers."""
-    table, groups, used = pd.DataFrame(rows).dropna(axis=1, how="all"), {}, {}
-    for column, feature in source.dataset.features.items():
-        if isinstance(feature, ClassLabel) and column in table:
-            table[column] = table[column].map(dict(enumerate(feature.names)))
+def make_keys(columns, groupings):
+    """`dict[str, list[pd.Series]]`: for each grouping, under the names of its columns, what [`summarize_groups`] needs. A
+    grouping is a column of `columns`, a `pd.DataFrame`; or COLUMN:EDGE,EDGE,..., rising numbers each of which begins a
+    group; or several of these with `*` between. Raises a `UserError` for one that is none of them."""
+    groups = {}
     for grouping in groupings:
-        bins = {}
+        keys = []
         for part in grouping.split("*"):
             column, colon, edges = part.partition(":")
-            if column not in table:
-                reason = f"there is no column {column!r} with plain values. Choose from {', '.join(table) or 'none'}."
+            if column not in columns:
+                reason = f"there is no column {column!r} with plain values. Choose from {', '.join(columns) or 'none'}."
                 raise UserError(f"--group_by {grouping}: {reason}")
-            used[column] = table[column].astype(object).where(table[column].notna(), None)  # null in JSON
             try:
-                bins[column] = make_bins(table[column], [float(edge) for edge in edges.split(",")] if colon else None)
+                keys.append(_cut(columns[column], edges) if colon else columns[column])
             except (TypeError, ValueError) as error:
-                reason = (
-                    "edges are rising numbers with commas between, for a column of numbers, such as text_height:8,10"
-                )
+                reason = "edges are rising numbers, for a column of numbers, such as text_height:8,10"
                 raise UserError(f"--group_by {grouping}: {reason} ({error}).") from error
-        groups["*".join(bins)] = list(bins.values())
-    return groups, pd.DataFrame(used, index=table.index).to_dict("records")
+        groups["*".join(key.name for key in keys)] = keys
+    return groups
+
+
+def _cut(values, edges):
+    edges = [float(edge) for edge in edges.split(",")]
+    between = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:])]
+    labels = [f"below {edges[0]:g}", *between, f"{edges[-1]:g} and above"]
+    return pd.cut(values, [-np.inf, *edges, np.inf], right=False, labels=labels)

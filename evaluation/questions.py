@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The questions of a dataset: read, checked and asked in batches."""
 
-from functools import partial
 from reprlib import repr as shorten
 
 import jinja2
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from datasets import ClassLabel
+from tqdm import trange
 
 from fila.common.arguments import UserError
 from fila.evaluation.answer import generate_answers, prepare_inputs
@@ -38,24 +37,15 @@ def read_question(source, row, decode=False):
     except ValueError as error:
         raise UserError(f"--data {source.describe(row)} {error}. Fix or remove this row.") from error
     columns = {name: value for name, value in content.items() if isinstance(value, str | int | float | None)}
+    for name, feature in source.dataset.features.items():
+        if isinstance(feature, ClassLabel) and columns[name] is not None:
+            columns[name] = feature.int2str(columns[name])
     question = {"row": row, "question": _get_text(messages[-1]), "references": references, "image_sizes": sizes}
     return question | {"columns": columns, "messages": messages}
 
 
 def _get_text(message):
     return "".join(item["text"] for item in message["content"] if item["type"] == "text").strip()
-
-
-def _collate_questions(rows, source, processor):
-    """The numbers of rows, and the model's inputs for their questions; or the `UserError` about them, which would have
-    a traceback for a message if a worker raised it."""
-    try:
-        return rows, prepare_inputs(processor, [read_question(source, row, decode=True)["messages"] for row in rows])
-    except UserError as error:
-        return rows, error
-    except (ValueError, jinja2.TemplateError) as error:
-        names = "; ".join(source.describe(row) for row in rows)
-        return rows, UserError(f"--data The model's processor refuses a question of {names}: {error}")
 
 
 def answer_questions(model, processor, source, questions, options):
@@ -70,10 +60,13 @@ def answer_questions(model, processor, source, questions, options):
         return sum(count_tokens(*size) for size in sizes), len(questions[row]["question"])
 
     order, answers = sorted(range(len(questions)), key=get_lengths, reverse=True), {}
-    collate = partial(_collate_questions, source=source, processor=processor)
-    batches = DataLoader(order, options.batch_size, collate_fn=collate, num_workers=options.num_workers)
-    for rows, inputs in tqdm(batches, unit=" batches"):
-        if isinstance(inputs, UserError):
-            raise inputs
+    for start in trange(0, len(order), options.batch_size, unit=" batches"):
+        rows = order[start : start + options.batch_size]
+        conversations = [read_question(source, row, decode=True)["messages"] for row in rows]
+        try:
+            inputs = prepare_inputs(processor, conversations)
+        except (ValueError, jinja2.TemplateError) as error:
+            names = "; ".join(source.describe(row) for row in rows)
+            raise UserError(f"--data The model's processor refuses a question of {names}: {error}") from error
         answers |= zip(rows, generate_answers(model, processor, inputs, max_new_tokens=options.max_new_tokens))
     return [answers[row] for row in range(len(questions))]

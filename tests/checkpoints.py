@@ -81,31 +81,20 @@ def write_checkpoint(folder, config, tensors, weights="model.safetensors"):
         torch.save(tensors, folder / weights)
 
 
-def write_convnext(folder, layout="timm"):
+def write_convnext(folder):
     """A ConvNeXt with random weights.
 
     Returns:
         `dict[str, torch.Tensor]`: its tensors under timm's names, without the head.
     """
     torch.manual_seed(2)
-    architecture = "convnext_atto"
-    args = {"depths": [1, 1, 2, 1], "dims": [8, 12, 16, 20]} if layout == "timm" else {}
+    architecture, args = "convnext_atto", {"depths": [1, 1, 2, 1], "dims": [8, 12, 16, 20]}
     model = timm.create_model(architecture, num_classes=7, **args)
     tensors = {name: torch.randn_like(tensor) * 0.2 for name, tensor in model.state_dict().items()}
-    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
-    if layout == "timm":
-        raw = {"architecture": architecture, "model_args": args, "num_classes": 7}
-        raw["pretrained_cfg"] = {"mean": [0.3] * 3, "std": [0.4] * 3}
-        write_checkpoint(folder, raw, tensors)
-    else:
-        tensors = {f"visual.trunk.{name}": tensor for name, tensor in tensors.items()}
-        tensors |= {"visual.head.proj.weight": torch.ones(4, 4), "transformer.resblocks.0.ln_1.bias": torch.ones(4)}
-        raw = {"model_cfg": {"embed_dim": 4, "vision_cfg": {"timm_model_name": architecture}}}
-        raw["preprocess_cfg"] = {"mean": [0.3] * 3, "std": [0.4] * 3}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "open_clip_config.json").write_text(json.dumps(raw))
-        torch.save(tensors, folder / "open_clip_pytorch_model.bin")
-    return plain
+    raw = {"architecture": architecture, "model_args": args, "num_classes": 7}
+    raw["pretrained_cfg"] = {"mean": [0.3] * 3, "std": [0.4] * 3}
+    write_checkpoint(folder, raw, tensors)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
 
 
 def write_tokenizer(folder, family="chatml"):

@@ -93,11 +93,11 @@ def run(model, data, output, *arguments, recipe=None):
     return train.train(*train.parse([str(option) for option in options]))
 
 
-def make(processor, tmp_path, *entries, arguments=(), streaming=False, max_length=256):
+def make(processor, tmp_path, *entries, arguments=(), max_length=256):
     """Samples of datasets, and their collator."""
     options = ["--max_length", max_length, "--output_dir", tmp_path / "output", "--use_cpu", *arguments]
     data, training = parse_arguments((DataArguments, TrainingArguments), "", options)
-    sources = [load_data_source(number, entry, streaming) for number, entry in enumerate(entries)]
+    sources = [load_data_source(number, entry) for number, entry in enumerate(entries)]
     collator = FilaDataCollator(processor, max_length=max_length)
-    dataset = make_dataset(sources, collator, data, training, streaming)
+    dataset = make_dataset(sources, collator, data, training)
     return dataset, SampleCollator(collator, sources)

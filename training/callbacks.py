@@ -1,7 +1,6 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Trainer of a FILA: what the stock one leaves open about losses, learning rates, the order of samples and
-checkpoints."""
+"""The Trainer of a FILA: what the stock one leaves open about losses, learning rates, samples and checkpoints."""
 
 import zipfile
 from collections import defaultdict
@@ -29,9 +28,8 @@ class TrainingProgress(TrainerCallback, ExportableState):
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         # The random sampler has a seed for each epoch. The length-grouped one would draw from the global generator,
         # whose state at the start of an epoch is lost when the run is resumed in the middle of it.
-        batch_sampler = train_dataloader.batch_sampler
-        batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # several processes share the batches
-        sampler = getattr(batch_sampler, "sampler", None)
+        batches = train_dataloader.batch_sampler  # in one of several processes, its share of the batches
+        sampler = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
             # state.epoch is epoch + (step + 1) / steps: exact at the start of an epoch, below the next one within it.
             sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))
@@ -43,9 +41,8 @@ class FilaTrainer(Trainer):
 
     def __init__(self, *args, vision_lr=None, fusion_lr=None, **kwargs):
         super().__init__(*args, **kwargs)
-        rates = {VIT_PREFIX: vision_lr, CONVNEXT_PREFIX: vision_lr}
-        rates |= {FUSION_PREFIX: fusion_lr, PROJECTOR_PREFIX: fusion_lr}
-        self.part_rates = {prefix: rate for prefix, rate in rates.items() if rate is not None}
+        rates = {(VIT_PREFIX, CONVNEXT_PREFIX): vision_lr, (FUSION_PREFIX, PROJECTOR_PREFIX): fusion_lr}
+        self.part_rates = {prefixes: rate for prefixes, rate in rates.items() if rate is not None}
         self.add_callback(TrainingProgress(self.args.world_size))
 
     def create_optimizer(self, model=None):
@@ -54,7 +51,7 @@ class FilaTrainer(Trainer):
             network, groups = self.model if model is None else model, defaultdict(list)
             decayed = set(self.get_decay_parameter_names(network))
             for name, parameter in network.named_parameters():
-                rates = [rate for prefix, rate in self.part_rates.items() if name.startswith(prefix)]
+                rates = [rate for prefixes, rate in self.part_rates.items() if name.startswith(prefixes)]
                 if parameter.requires_grad:
                     rate = rates[0] if rates else self.args.learning_rate
                     groups[rate, self.args.weight_decay if name in decayed else 0.0].append(parameter)
@@ -72,9 +69,9 @@ class FilaTrainer(Trainer):
         if not model.training or torch.isfinite(loss).all():
             return result
         samples = [self.data_collator.sources[source].describe(row) for source, row in sample_ids.tolist()]
+        advice = "Lower the learning rate, or look at these samples. The last checkpoint was saved before this step."
         raise UserError(
-            f"The loss of step {self.state.global_step} is {loss.item()}, with {'; '.join(samples)}. Lower the "
-            "learning rate, or look at these samples. The last checkpoint was saved before this step."
+            f"The loss of step {self.state.global_step} is {loss.item()}, with {'; '.join(samples)}. {advice}"
         )
 
 

@@ -16,7 +16,7 @@ from transformers.hf_argparser import HfArg
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from fila import FilaDataCollator
-from fila.common.arguments import UserError
+from fila.common.arguments import library_errors
 from fila.common.devices import has_fast_bfloat16
 from fila.common.files import new_files
 from fila.common.hub import create_repo, make_model_card, upload_folder
@@ -24,8 +24,6 @@ from fila.common.layout import DTYPES, TEXT_PREFIX, DtypeName
 from fila.common.views import draw_views
 from fila.training.callbacks import FilaTrainer, find_checkpoint
 from fila.training.data import SampleCollator, load_data_source, make_dataset
-
-CARD_OPTIONS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")
 
 
 @dataclass
@@ -44,17 +42,9 @@ class ModelArguments:
 
 @dataclass
 class FilaTrainingArguments(TrainingArguments):
-    """The Trainer's options, with defaults that fit a FILA and its data. The CPU is used if there is nothing else."""
-
-    # The collator reads columns that forward has not, and batches cannot be cut along one dimension.
-    remove_unused_columns: bool = HfArg(default=False, help="Must be false.")
-    prediction_loss_only: bool = HfArg(default=True, help="Evaluate the loss alone.")
-    accelerator_config: dict | str | None = HfArg(
-        default_factory=lambda: {"dispatch_batches": False}, help="Options of accelerate, as JSON."
-    )
+    """The Trainer's options. On a CPU without bfloat16 instructions, `bf16` has no effect."""
 
     def __post_init__(self):
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 and self.use_cpu and not has_fast_bfloat16("cpu"):
             print("This CPU has no bfloat16 instructions: --bf16 is ignored, training is in float32.")
             self.bf16 = False
@@ -66,10 +56,8 @@ def add_lora(model, model_arguments):
     """Puts LoRA on the linear layers of the decoder and freezes the rest of the decoder. Everything else stays as it
     is. Returns the `PeftModel` around `model`, which is changed in place and can be trained as it is: then its
     checkpoints hold all that is trained, not the adapter alone."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("--lora_r needs PEFT: `pip install peft`.") from error
+    from peft import LoraConfig, get_peft_model
+
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     config = LoraConfig(
         r=model_arguments.lora_r,
@@ -106,60 +94,40 @@ def preview(dataset, collator, count, output_dir):
 
 
 def train(model_arguments, data_arguments, training_arguments):
-    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the
-    training and, with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can
-    fix."""
+    """Trains a model and writes it into `output_dir`, or shows a preview of the data. Returns the metrics of the training
+    and, with evaluation data, of the result, a `dict`. Raises a `UserError` for anything that the user can fix."""
     start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
-    if training_arguments.n_gpu > 1:
-        raise UserError("Several GPUs in one process are not supported: start with `accelerate launch train.py ...`.")
-    if training_arguments.label_smoothing_factor:
-        raise UserError(
-            f"--label_smoothing_factor {training_arguments.label_smoothing_factor} is not supported: the Trainer would compare "
-            "labels that are not shifted. Leave it at 0."
-        )
-    if (output / "config.json").exists():
-        raise UserError(f"{output} holds a model already. Choose another --output_dir, or remove it.")
-    try:
+    with library_errors(f"--model_name_or_path {start} is no FILA that can be loaded"):
         config = AutoConfig.from_pretrained(start, trust_remote_code=True)
         processor = AutoProcessor.from_pretrained(start, trust_remote_code=True)
         if config.model_type != "fila":
             raise ValueError(f"it is a {config.model_type!r} model.")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model_name_or_path {start} is no FILA that can be loaded: {error}") from error
     processor.image_processor.do_dynamic_tiling = model_arguments.stage == 2
     if hasattr(processor, "for_model"):  # which the code of older folders lacks
         processor = processor.for_model(config)
-    collator = FilaDataCollator(processor, max_length=data_arguments.max_length)
-    num_train, streaming = len(data_arguments.train_data), data_arguments.streaming
-    entries = [*data_arguments.train_data, *data_arguments.eval_data]
-    sources = [load_data_source(n, entry, streaming and n < num_train) for n, entry in enumerate(entries)]
-    collator, options = SampleCollator(collator, sources), (collator, data_arguments, training_arguments)
-    datasets = {"train_dataset": make_dataset(sources[:num_train], *options, streaming)}
+    num_train, entries = len(data_arguments.train_data), [*data_arguments.train_data, *data_arguments.eval_data]
+    sources = [load_data_source(number, entry) for number, entry in enumerate(entries)]
+    collator = FilaDataCollator(processor, data_arguments.max_length)
+    checking, collator = (collator, data_arguments, training_arguments), SampleCollator(collator, sources)
+    train_dataset = make_dataset(sources[:num_train], *checking)
     if data_arguments.preview:
-        preview(datasets["train_dataset"], collator, data_arguments.preview, output)
+        preview(train_dataset, collator, data_arguments.preview, output)
         return {}
-    datasets["eval_dataset"] = make_dataset(sources[num_train:], *options) if sources[num_train:] else None
-    return _run(model_arguments, data_arguments, training_arguments, config, collator, datasets)
-
-
-def _run(model_arguments, data_arguments, training_arguments, config, collator, datasets):
+    eval_dataset = make_dataset(sources[num_train:], *checking) if sources[num_train:] else None
     options = {"dtype": model_arguments.dtype, "attn_implementation": model_arguments.attn_implementation}
-    start, output = model_arguments.model_name_or_path, Path(training_arguments.output_dir)
     model = AutoModelForImageTextToText.from_pretrained(start, trust_remote_code=True, **options)
     model.set_training_stage(model_arguments.stage)
     if model_arguments.lora_r:
         add_lora(model, model_arguments)
     # The Trainer would upload unfinished models, and copy them into the output folder for that.
     push_to_hub, training_arguments.push_to_hub = training_arguments.push_to_hub, False
-    options = {"vision_lr": model_arguments.vision_lr, "fusion_lr": model_arguments.fusion_lr, **datasets}
-    options |= {"data_collator": collator, "processing_class": collator.collator.processor}
-    trainer = FilaTrainer(model, training_arguments, **options)
+    rates = {"vision_lr": model_arguments.vision_lr, "fusion_lr": model_arguments.fusion_lr}
+    trainer = FilaTrainer(model, training_arguments, collator, train_dataset, eval_dataset, processor, **rates)
     name, token = output.resolve().name, training_arguments.hub_token
     if push_to_hub and trainer.is_world_process_zero():
-        name = training_arguments.hub_model_id or name
-        name = create_repo(name, token, private=training_arguments.hub_private_repo)
+        name = create_repo(training_arguments.hub_model_id or name, token, private=training_arguments.hub_private_repo)
     metrics = trainer.train(resume_from_checkpoint=_prepare_checkpoint(trainer)).metrics
-    if datasets["eval_dataset"] is not None:
+    if eval_dataset is not None:
         metrics.update(trainer.evaluate())
     files = _export(trainer, config, name, model_arguments, data_arguments, metrics)
     trainer.log_metrics("all", metrics)
@@ -222,19 +190,20 @@ def _export(trainer, config, name, model_arguments, data_arguments, metrics):
 def _make_card(trainer, name, model_arguments, data_arguments, metrics):
     """`ModelCard`: with the options and metrics of the training. `name` is what the model is loaded by. Local files are
     named without their folders."""
-    base, header = Path(model_arguments.model_name_or_path), {"license": "other"}
+    base = Path(model_arguments.model_name_or_path)
+    header = {"license": "other", "base_model": None if base.exists() else str(base)}
     if (base / "README.md").exists():  # training does not change whose the weights are
-        known = ModelCard.load(base / "README.md").data.to_dict()
-        header |= {key: known[key] for key in ("license", "base_model") if key in known}
-    elif not base.exists():
-        header["base_model"] = str(base)
+        known = ModelCard.load(base / "README.md").data
+        header = {key: known.get(key, value) for key, value in header.items()}
     data = [entry["path"] if isinstance(entry, dict) else entry for entry in data_arguments.train_data]
-    rows = vars(model_arguments) | {"model_name_or_path": base.name if base.exists() else base}
-    rows["train_data"] = ", ".join(Path(path).name if Path(path).exists() else path for path in data)
-    rows |= {
+    options = trainer.args.to_dict()
+    rows = vars(model_arguments) | {
+        "model_name_or_path": base.name if base.exists() else base,
+        "train_data": ", ".join(Path(path).name if Path(path).exists() else path for path in data),
         "max_length": data_arguments.max_length,
         "global_batch_size": trainer.get_total_train_batch_size(trainer.args),
+        **{key: options[key] for key in ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed")},
+        "steps": trainer.state.global_step,
+        **metrics,
     }
-    rows |= {name: trainer.args.to_dict()[name] for name in CARD_OPTIONS}
-    rows |= {"steps": trainer.state.global_step, **metrics}
     return make_model_card(name, header, options={key: value for key, value in rows.items() if value is not None})

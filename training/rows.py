@@ -27,7 +27,7 @@ def read_row(row, image_folder=""):
     is_llava = row.get("messages") is None
     column, *keys = ("conversations", "from", "value") if is_llava else ("messages", "role", "content")
     if row.get(column) is None:
-        found = sorted(name for name, value in row.items() if value is not None and name != "_row")
+        found = sorted(name for name, value in row.items() if value is not None)
         raise ValueError(f"has neither 'messages' nor 'conversations', only the columns {found}")
     if not isinstance(row[column], list):
         raise ValueError(f"has {column!r} of {shorten(row[column])}, not a list of turns")
@@ -80,10 +80,8 @@ def _to_text(value):
 def _check_roles(roles):
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-        raise ValueError(
-            f"has the roles {', '.join(roles) or 'none'}; user and assistant must take turns, the user first and the "
-            "assistant last, perhaps after a system turn"
-        )
+        rule = "user and assistant must take turns, the user first and the assistant last, perhaps after a system turn"
+        raise ValueError(f"has the roles {', '.join(roles) or 'none'}; {rule}")
 
 
 def _count_images(messages):

@@ -31,6 +31,8 @@ def test_recipes_are_read_and_overridden(tmp_path):
         parse_options([str(recipe)])
     with pytest.raises(UserError, match="--vision, --text"):
         parse_options(["--output", "a", "--convnext", "b"])
+    with pytest.raises(UserError, match="--convnext"):
+        parse_options(["--vision", "a", "--text", "b", "--output", "c"])
 
 
 def test_errors_reach_the_user_without_a_traceback(sources, sigterm):
@@ -59,7 +61,7 @@ def test_a_convnext_of_timm_starts_with_random_weights(sources):
     output = assemble(sources, convnext="none:convnext_atto")
     assert load(output).config.convnext_config.architecture == "convnext_atto"
     with pytest.raises(UserError, match="none:resnet50: .*is not a ConvNeXt of timm"):
-        assemble(sources, "--overwrite", convnext="none:resnet50")
+        assemble(sources, "--output", str(sources / "second"), convnext="none:resnet50")
 
 
 @pytest.fixture(scope="module")

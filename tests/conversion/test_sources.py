@@ -41,7 +41,7 @@ def test_an_index_that_names_an_absent_shard_is_refused(sources):
 def test_malformed_files_end_with_a_message(sources, file, content):
     (sources / file).write_text(content)
     try:
-        assemble(sources, "--dry-run")
+        assemble(sources)
     except UserError as error:
         assert str(error)
 
@@ -108,23 +108,23 @@ def test_hub_ids_are_read_from_the_cache_when_offline(sources, cache, monkeypatc
     write_hub_cache(cache, "org/clip", sources / "clip")
     write_hub_cache(cache, "timm/convnext_tiny.in12k_ft_in1k", sources / "convnext")
     card = (assemble(sources, **HUB_IDS) / "README.md").read_text()
-    assert f"| org/text | transformers | {commit} | llama3 |" in card
+    assert f"| org/text | {commit} | llama3 |" in card
     assert (sources / "output" / "licenses" / "decoder" / "LICENSE").read_text() == "terms"
     with pytest.raises(UserError, match="the Hub does not give it: LocalEntryNotFoundError"):
-        assemble(sources, "--overwrite", "--text-revision", "v9", **HUB_IDS)
+        assemble(sources, "--output", str(sources / "second"), **(HUB_IDS | {"text": "org/text@v9"}))
+    assemble(sources, "--output", str(sources / "third"), **(HUB_IDS | {"text": f"org/text@{commit}"}))
+    assert f"| org/text | {commit} |" in (sources / "third" / "README.md").read_text()
 
 
-def test_hub_ids_are_downloaded_and_a_dry_run_reads_headers_alone(sources, cache, hub, capsys):
+def test_hub_ids_are_downloaded(sources, cache, hub, capsys):
     hub.add_folder("org/clip", sources / "clip")
     hub.add_folder("org/text", sources / "text")
     hub.add_folder("timm/convnext_tiny.in12k_ft_in1k", sources / "convnext")
-    assemble(sources, "--dry-run", **HUB_IDS)
-    printed = capsys.readouterr().out
-    assert "| decoder | org/text | transformers |" in printed and "Nothing was written" in printed
-    assert not list(cache.rglob("*.safetensors"))
-    assert not (sources / "output").exists()
+    (sources / "text" / "pytorch_model.bin").write_bytes(b"the same weights in another format")
+    hub.add_folder("org/text", sources / "text")
     assemble(sources, **HUB_IDS)
-    assert "visual tokens: as of the CLIP" in capsys.readouterr().out
-    assert list(cache.rglob("*.safetensors"))
+    printed = capsys.readouterr().out
+    assert "| decoder | org/text | " in printed and "visual tokens: as of the CLIP" in printed
+    assert len(list(cache.rglob("*/snapshots/*/*.safetensors"))) == 3 and not list(cache.rglob("*.bin"))
     with pytest.raises(UserError, match="the Hub does not give it: RepositoryNotFoundError"):
-        assemble(sources, "--overwrite", **(HUB_IDS | {"text": "org/absent"}))
+        assemble(sources, "--output", str(sources / "second"), **(HUB_IDS | {"text": "org/absent"}))

@@ -1,12 +1,12 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""evaluation/metrics.py: scores, intervals and bins, against values by hand."""
+"""evaluation/metrics.py: scores, intervals and groups, against values by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fila.evaluation.metrics import make_bins, score, summarize_scores
+from fila.evaluation.metrics import make_keys, score, summarize_groups, summarize_scores
 
 
 @pytest.mark.parametrize(
@@ -52,18 +52,23 @@ def test_equal_scores_have_an_interval_and_a_single_one_has_none():
 
 
 @pytest.mark.parametrize(
-    ("values", "edges", "groups"),
+    ("columns", "grouping", "counts"),
     [
-        (["b", None, "a"], None, ["b", "none", "a"]),
-        ([True, False], None, ["True", "False"]),
-        ([3, 1, 3], None, ["3", "1", "3"]),
-        ([7.9, 8, 11.9, 12, np.nan], [8, 12], ["below 8", "8 to 12", "8 to 12", "12 and above", "none"]),
+        ({"a": ["y", None, "x"]}, "a", {"x": 1, "y": 1, "none": 1}),
+        ({"a": [True, False, None]}, "a", {"False": 1, "True": 1, "none": 1}),
+        ({"a": [10, 9, 10]}, "a", {"9": 1, "10": 2}),
+        ({"a": [3, 0.5, None, 3]}, "a", {"0.5": 1, "3": 2, "none": 1}),
+        ({"a": ["x", 1, "x"]}, "a", {"1": 1, "x": 2}),
+        ({"a": [7.9, 8, 11.9, 12, np.nan]}, "a:8,12", {"below 8": 1, "8 to 12": 2, "12 and above": 1, "none": 1}),
         (
-            list(range(1, 13)),
-            None,
-            [*["below 3.75"] * 3, *["3.75 to 6.5"] * 3, *["6.5 to 9.25"] * 3, *["9.25 and above"] * 3],
+            {"a": [7, 9, None, 9], "b": ["x", "y", "y", None]},
+            "b*a:8",
+            {"x, below 8": 1, "y, 8 and above": 1, "y, none": 1, "none, 8 and above": 1},
         ),
     ],
 )
-def test_bins(values, edges, groups):
-    assert make_bins(pd.Series(values), edges).tolist() == groups
+def test_groups(columns, grouping, counts):
+    ((name, keys),) = make_keys(pd.DataFrame(columns), [grouping]).items()
+    scores = pd.DataFrame({"em": 1, "anls": 1.0}, index=keys[0].index)
+    assert name == grouping.split(":")[0]
+    assert [(name, group["n"]) for name, group in summarize_groups(scores, keys).items()] == list(counts.items())

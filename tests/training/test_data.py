@@ -1,9 +1,8 @@
 # Copyright 2026 The FILA authors.
 # SPDX-License-Identifier: Apache-2.0
-"""training/data.py: data in all its forms, mixed and streamed; bad rows."""
+"""training/data.py: data in all its forms, and mixed; bad rows."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -44,9 +43,6 @@ def test_sources_of_every_kind_give_the_same_batches(processor, tmp_path):
         samples, collator = make(processor, tmp_path, entry)
         batches.append(collator([samples[row] for row in range(4)]))
         assert samples["length"][:] == [int(mask.sum()) for mask in batches[-1]["attention_mask"]]
-        streamed, collator = make(processor, tmp_path, entry, streaming=True)
-        streamed = sorted(streamed, key=lambda sample: sample["row"])
-        batches.append(collator(streamed))
     for batch in batches[1:]:
         assert batch.keys() == batches[0].keys()
         for key, value in batches[0].items():
@@ -80,31 +76,8 @@ def test_mixture_follows_its_weights(processor, tmp_path):
     assert counts[0] >= 30
     assert counts[1] / counts[0] == pytest.approx(3, rel=0.35)
     assert {row for source, row in zip(mixed["source"], mixed["row"]) if source == 0} == set(range(30))
-    streamed, collator = make(processor, tmp_path, *entries, streaming=True)
-    sources = [sample["source"] for sample in streamed]
-    assert sources.count(1) / sources.count(0) == pytest.approx(3, rel=0.35)
-    assert "labels" in collator([next(iter(streamed))])
     with pytest.raises(UserError, match=r"weights of the data are \[1, None\]"):
         make(processor, tmp_path, entries[0], paths[1])
-
-
-@pytest.fixture
-def hasty_threads():
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def test_samples_are_collated_while_others_of_a_streamed_mixture_are_checked(processor, tmp_path, hasty_threads):
-    names = "ab"
-    paths = [write_json(tmp_path / f"{name}.json", [llava(f"{name}{n}", "yes") for n in range(200)]) for name in names]
-    samples, collator = make(processor, tmp_path, *paths, streaming=True)
-    count = 0
-    for sample in samples:  # datasets reads ahead, in threads
-        assert collator([sample])["input_ids"].shape == (1, sample["length"])
-        count += 1
-    assert count >= 400
 
 
 def bad_rows(folder):
@@ -123,35 +96,27 @@ def bad_rows(folder):
     ]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_bad_rows_stop_the_run_or_are_listed(processor, tmp_path, streaming, capsys):
+def test_bad_rows_stop_the_run_or_are_listed(processor, tmp_path, capsys):
     path = write_json(tmp_path / "data.json", bad_rows(tmp_path))
     with pytest.raises(UserError, match=r"data\.json, row 1 misses its image .*missing\.png") as caught:
-        make(processor, tmp_path, path, streaming=streaming)
+        make(processor, tmp_path, path)
     assert "row 2 has an image that cannot be read" in str(caught.value)
     assert "row 3 has a broken image" in str(caught.value)
     assert "row 4 has an empty answer" in str(caught.value)
     assert "row 6" not in str(caught.value)
-    skip = ("--skip_bad_samples",)
-    samples, _ = make(processor, tmp_path, path, arguments=skip, streaming=streaming)
-    # A stream is not decoded twice: what is broken past the header comes out when the batch is made.
-    kept = [0, 3, 5] if streaming else [0, 5]
-    assert sorted(sample["row"] for sample in samples) == kept
+    samples, _ = make(processor, tmp_path, path, arguments=["--skip_bad_samples"])
+    assert samples["row"][:] == [0, 5]
     listed = [json.loads(line) for line in (tmp_path / "output" / "bad_samples.jsonl").read_text().splitlines()]
-    assert sorted(entry["row"] for entry in listed) == [row for row in range(1, 5) if row not in kept]
-    if not streaming:
-        assert "2 samples; 1 left out as too long for max_length=256, 4 as bad" in capsys.readouterr().out
+    assert [entry["row"] for entry in listed] == [1, 2, 3, 4]
+    assert "2 samples; 1 left out as too long for max_length=256, 4 as bad" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_bad_rows_are_listed_once_however_often_a_run_is_started(processor, tmp_path, streaming):
+def test_bad_rows_are_listed_once_however_often_a_run_is_started(processor, tmp_path):
     path = write_json(tmp_path / "data.json", bad_rows(tmp_path))
     for _ in range(2):
-        samples, _ = make(processor, tmp_path, path, arguments=["--skip_bad_samples"], streaming=streaming)
-        for _ in range(2):  # epochs
-            assert list(samples)
+        make(processor, tmp_path, path, arguments=["--skip_bad_samples"])
     lines = (tmp_path / "output" / "bad_samples.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)["row"] for line in lines) == ([1, 2, 4] if streaming else [1, 2, 3, 4])
+    assert [json.loads(line)["row"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_bad_row_far_from_the_start_is_found_before_training(processor, tmp_path):
@@ -200,33 +165,6 @@ def test_malformed_rows_are_named_and_skipped(processor, tmp_path, suffix, capsy
     assert f"3 samples; 0 left out as too long for max_length=256, {len(listed)} as bad" in capsys.readouterr().out
     lengths = collator([samples[row] for row in range(3)])["attention_mask"].sum(dim=1)
     assert samples["length"][:] == lengths.tolist()
-
-
-def test_malformed_rows_of_a_stream_are_named_and_skipped(processor, tmp_path):
-    rows = [LLAVA, CHAT, *malformed_rows(tmp_path), LLAVA]
-    path = write_json(tmp_path / "rows.json", rows)
-    with pytest.raises(UserError, match=r"rows\.json, row 2 is None, not an object"):
-        make(processor, tmp_path, path, streaming=True)
-    samples, collator = make(processor, tmp_path, path, streaming=True, arguments=["--skip_bad_samples"])
-    trained = []
-    for sample in samples:
-        try:
-            trained.append(sample["row"])
-            collator([sample])
-        except UserError as error:  # what is broken past its header
-            assert f"rows.json, row {trained.pop()} has a broken image" in str(error)
-    assert sorted(trained) == [0, 1, len(rows) - 1]
-
-
-def test_rows_of_a_long_stream_have_their_numbers(processor, tmp_path):
-    rows = [llava(f"What is {number}?", str(number)) for number in range(3000)]
-    rows[2500] = llava("Hi", "")
-    path = write_json(tmp_path / "data.json", rows)
-    samples, _ = make(processor, tmp_path, path, streaming=True, arguments=["--skip_bad_samples"])
-    answers = {sample["row"]: sample["messages"][1]["content"][0]["text"] for sample in samples}
-    assert answers == {number: str(number) for number in range(3000) if number != 2500}
-    listed = json.loads((tmp_path / "output" / "bad_samples.jsonl").read_text())
-    assert (listed["row"], listed["problem"]) == (2500, "has an empty answer")
 
 
 def test_numbers_become_text_and_texts_stay_as_they_are(processor, tmp_path):

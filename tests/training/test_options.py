@@ -77,8 +77,6 @@ def test_recipes_are_read_and_overridden(tmp_path):
         (["--stage", "3"], "--stage: invalid choice: .*1, 2"),
         (["--dtype", "int8"], "--dtype: invalid choice: .*bfloat16"),
         (["--stage", "1", "--lora_r", "4"], "stage 1 freezes"),
-        (["--streaming"], "--max_steps"),
-        (["--use_liger_kernel"], "Liger Kernel has no kernels for FILA"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(arguments, message):

@@ -178,11 +178,11 @@ def test_push_to_hub_with_a_wrong_token_stops_before_the_first_step(model_folder
     assert not list((tmp_path / "output").glob("checkpoint-*")) and not hub.repos
 
 
-def test_streamed_mixture_trains(model_folder, documents, tmp_path):
+def test_mixture_of_a_recipe_trains(model_folder, documents, tmp_path):
     text = write_json(tmp_path / "text.json", [llava(f"What is {n}?", f"{n}, a number.") for n in range(9)])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"model_name_or_path: {model_folder}\nstreaming: true\nmax_steps: 3\nper_device_train_batch_size: 4\n"
+        f"model_name_or_path: {model_folder}\nmax_steps: 3\nper_device_train_batch_size: 4\n"
         f"train_data:\n- {{path: {documents}, weight: 1}}\n- {{path: {text}, weight: 1}}\n"
         f"report_to: none\nuse_cpu: true\noutput_dir: {tmp_path / 'output'}\nlogging_steps: 1\nsave_strategy: 'no'\n"
     )
