@@ -19,8 +19,8 @@ import PIL.Image
 from fila import FilaImageProcessor
 from fila.benchmarks.harness import make_parser, median_in_turn, parse, report
 from fila.benchmarks.preprocess import UINT8, make_image
+from fila.common.images import decode_image
 from fila.common.layout import ROOT
-from fila.training.rows import decode_image
 
 # (width, height): photographs, and a page of A4 at 300 dpi.
 PRESETS = {"paper": [(4032, 3024), (3024, 4032), (2480, 3508)], "small": [(4608, 672)]}

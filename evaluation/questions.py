@@ -9,8 +9,9 @@ from datasets import ClassLabel
 from tqdm import trange
 
 from fila.common.arguments import UserError
+from fila.common.images import decode_image, get_image_size
 from fila.evaluation.answer import generate_answers, prepare_inputs
-from fila.training.rows import decode_image, get_image_size, read_row
+from fila.training.rows import read_row
 
 
 def read_question(source, row, decode=False):

@@ -20,8 +20,9 @@ from transformers.hf_argparser import HfArg
 
 from fila import FilaDataCollator
 from fila.common.arguments import UserError
+from fila.common.images import decode_image, get_image_size
 from fila.processing_fila import SequenceTooLongError
-from fila.training.rows import decode_image, get_image_size, read_row
+from fila.training.rows import read_row
 
 DECODED_ROWS = 64  # whose images are read whole; of the others, the headers are
 DATA_KEYS = ("path", "name", "split", "image_folder", "weight")

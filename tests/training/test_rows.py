@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from trainings import llava
 
 from fila import FilaDataCollator, FilaImageProcessor
+from fila.common.images import EXIF_ORIENTATION, decode_image
 from fila.processing_fila import SequenceTooLongError
 from fila.training.data import check_row
-from fila.training.rows import EXIF_ORIENTATION, decode_image, read_row
+from fila.training.rows import read_row
 from helpers import ROOT, chat, random_image
 
 
