@@ -168,7 +168,7 @@ def _make_fingerprint(collator):
     """`str`: stands for what the length of a sample depends on besides the data: processor, longest sequence and code."""
     with TemporaryDirectory() as folder:
         collator.processor.save_pretrained(folder)
-        code = [__file__, inspect.getfile(read_row), inspect.getfile(type(collator))]
+        code = [__file__, *map(inspect.getfile, (read_row, get_image_size, type(collator)))]
         files = [file for file in map(Path, [*sorted(Path(folder).rglob("*")), *code]) if file.is_file()]
         return Hasher.hash([collator.max_length, [(file.name, file.read_bytes()) for file in files]])
 
