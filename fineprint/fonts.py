@@ -89,10 +89,10 @@ def place_glyphs(face, size, text):
 
 
 def _is_legible(face):
-    """Whether a face has all characters, and small letters that do not look like capitals."""
+    """Whether there is a face, with all characters, and small letters that do not look like capitals."""
     from fontTools.ttLib import TTFont
 
-    if not CHARACTERS.issubset(map(chr, TTFont(face.path, lazy=True).getBestCmap())):
+    if face is None or not CHARACTERS.issubset(map(chr, TTFont(face.path, lazy=True).getBestCmap())):
         return False
     x, h, capital = (capital_share(face, letter) for letter in "xhH")
     return 0.5 * capital < x < 0.93 * h and 0.3 < capital < 1.1
@@ -137,8 +137,7 @@ def find_families(assets):
     for family, style, face in _find_faces():
         if family and style and not _UNUSABLE.search(family):
             families.setdefault(family, {}).setdefault(style, face)
-    legible = (name for name, faces in families.items() if "regular" in faces and _is_legible(faces["regular"]))
-    return {name: families[name] for name in sorted(legible)}
+    return {name: faces for name, faces in sorted(families.items()) if _is_legible(faces.get("regular"))}
 
 
 @cache

@@ -61,8 +61,8 @@ class Options(PageOptions):
     def __post_init__(self):
         super().__post_init__()
         for name in ("num_train", "num_validation", "num_test", "preview", "num_proc"):
-            if getattr(self, name) < (least := int(name == "num_proc")):
-                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be {least} or more.")
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be 0 or more.")
         if not any(getattr(self, f"num_{split}") for split in SPLITS):
             raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to make.")
 

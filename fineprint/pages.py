@@ -101,8 +101,8 @@ class Draft:
         draw = self.texts.label if is_label else self.texts.draw
         return style.case(draw(kind, lambda text: style.width(style.case(text), face) <= room))
 
-    def build(self, width, height, paper):
-        """A block, which may have a heading: a list of blocks and their height; empty if nothing fits."""
+    def build(self, x, y, width, height, paper):
+        """Adds a block, which may have a heading, and returns the height of both: 0 if nothing fits."""
         rng = self.rng
         for _ in range(10):
             maker, style, parts, used = rng.choices(blocks.BLOCKS, self.weights)[0], self.style(paper), [], 0
@@ -115,8 +115,10 @@ class Draft:
                 continue
             if used + block.height <= height and block.width <= width + 1:
                 block.title = parts[0].texts[0].text if parts else None
-                return [*parts, block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used)], used + block.height
-        return [], 0
+                parts.append(block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used))
+                self.blocks += [part.move(x, y) for part in parts]
+                return used + block.height
+        return 0
 
     def panel(self, x, y, width, height, paper):
         """Adds a background of another color, or a frame; returns its color."""
@@ -136,10 +138,9 @@ class Draft:
             paper = self.panel(x, y, width, height, paper)
             x, y, width, bottom = x + pad, y + pad, width - 2 * pad, bottom - pad
         while bottom - y > self.capital * 2 and rng.random() < 0.97:
-            parts, used = self.build(width, bottom - y, paper)
-            if not parts:
+            used = self.build(x, y, width, bottom - y, paper)
+            if not used:
                 break
-            self.blocks += [part.move(x, y) for part in parts]
             y += used + gap
         if in_panel and len(self.blocks) == num_blocks:
             self.panels.shapes.pop()

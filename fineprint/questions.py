@@ -8,6 +8,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from fila.fineprint.marks import Fact
@@ -91,13 +92,16 @@ def _find_single(draft, shown, kinds):
     if not {"code", "terminal"}.intersection(block.noun for block in draft.blocks):  # their texts have no kinds
         found, counts = [(kinds[text.text.casefold()], [text]) for text in texts], Counter(kinds.values())
         found = [(kind, marks) for kind, marks in found if counts[kind] == 1 and _is_only(kind, marks[0].text, shown)]
-    top, bottom, largest = min(lines, key=_top), max(lines, key=_bottom), max(texts, key=lambda text: text.capital)
-    if all(_top(line) > _bottom(top) for line in lines if line is not top):
-        places.append(("top", top))
-    if all(_bottom(line) < _top(bottom) for line in lines if line is not bottom):
-        places.append(("bottom", bottom))
-    if all(text.capital * 1.3 < largest.capital for text in texts if text is not largest):
-        places.append(("letters", [largest]))
+    tops = np.array([min(text.y - text.capital * 1.1 for text in line) for line in lines])
+    bottoms = np.array([max(text.y + text.capital * 0.3 for text in line) for line in lines])
+    capitals = np.array([text.capital for text in texts])
+    top, bottom, largest = tops.argmin(), bottoms.argmax(), capitals.argmax()
+    if (tops <= bottoms[top]).sum() == 1:
+        places.append(("top", lines[top]))
+    if (bottoms >= tops[bottom]).sum() == 1:
+        places.append(("bottom", lines[bottom]))
+    if (capitals * 1.3 >= capitals[largest]).sum() == 1:
+        places.append(("letters", [texts[largest]]))
     if places:
         found.append(rng.choice(places))
     for name, marks in found:
@@ -114,14 +118,6 @@ def _is_only(kind, text, shown):
     is_plain_number = kind == "price" and not re.search(r"[^\d.,]", text)
     is_fax = kind == "phone" and re.search(r"\bfax\b", shown, re.IGNORECASE)
     return kind in _ONLY and not is_plain_number and not is_fax
-
-
-def _top(line):
-    return min(text.y - text.capital * 1.1 for text in line)
-
-
-def _bottom(line):
-    return max(text.y + text.capital * 0.3 for text in line)
 
 
 def _find_facts(draft, texts, shown):
