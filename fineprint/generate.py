@@ -69,8 +69,7 @@ class Options(PageOptions):
 
 def make_row(options, split, row):
     """`dict`: a row with the columns of `FEATURES`, which fineprint/README.md explains: a page and all questions about it in
-    train, one of them in validation and test. There, one whose answer a cut merely touches is taken only if there is no other.
-    """
+    train, one of them in validation and test: if there is any, one whose answer no cut merely touches."""
     image, samples, _ = make_page(options.seed, row, replace(options, split=split))
     canvas = Canvas(image.size[::-1], options.tile_size)
     if split != "train":

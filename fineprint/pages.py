@@ -224,11 +224,8 @@ def make_page(seed, row, options):
 
 
 def make_messages(turns):
-    """A conversation about an image in chat format.
-
-    Args:
-        turns (`list[Sample]` or `list[tuple]`): each begins with a question and its answer.
-    """
+    """A conversation about an image in chat format. Each of `turns`, a [`Sample`] or a tuple, begins with a question and
+    its answer."""
     messages = []
     for question, answer, *_ in turns:
         messages.append({"role": "user", "content": [{"type": "text", "text": question}]})

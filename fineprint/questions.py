@@ -64,7 +64,7 @@ def _is_once(labels, shown):
 
 
 def list_plain(block, fact, shown, kinds):
-    """Plain patterns for a fact of a block, those that have one answer on a page that says `shown`; `kinds` are those of its texts."""
+    """Plain patterns for a fact of a block that have one answer on a page that says `shown`, in texts of `kinds`."""
     said = [fact.slots[name] for name in _SAYABLE.get(fact.kind, ())]
     labels = [_find_label(text) for text in said]
     name = fact.kind if fact.kind in ("cell", "row") else f"{fact.kind} of {block.noun}"
