@@ -3,15 +3,13 @@
 """The kinds of blocks. Each function draws one into a width and a height, or raises `DoesNotFit`."""
 
 import textwrap
+from string import ascii_lowercase, ascii_uppercase
 
 from fila.fineprint.marks import Block, mix
-from fila.fineprint.texts import LABELS, DoesNotFit
+from fila.fineprint.texts import LABELS, TABLES, DoesNotFit
 
-_COLUMN_KINDS = ("number", "price", "time", "date", "percent", "code", "unit", "decimal", "noun")
-_ROW_KINDS = ("item", "item", "person", "city", "company", "date", "code", "time")
+_KINDS = TABLES["blocks"]
 _NUMERIC = ("number", "price", "percent", "unit", "decimal")
-_LEVELS = ("INFO", "DEBUG", "WARNING", "ERROR", "info", "[ok]", "[fail]", "notice:")
-_AMOUNT_FORMS = ("9.#", "9#", "9#%", "9.#%", "9##", "9###", "9.##")
 
 
 def draw_count(rng, low, high, height, pitch):
@@ -22,38 +20,41 @@ def draw_count(rng, low, high, height, pitch):
     return rng.randint(low, high)
 
 
+def _around(x, y, radius):
+    return [x - radius, y - radius, x + radius, y + radius]
+
+
 def entries(page, style, width, height):
     """Keys and values, or goods and prices: the value beside, below, above, or far from its key."""
     rng, for_sale = page.rng, page.rng.random() < 0.45
     block = Block("price list" if for_sale else "list of details")
     look = rng.choice(["after", "columns", "right", "leader", *([] if for_sale else ["above", "below"])])
-    stacked, colon = look in ("above", "below"), "" if for_sale else rng.choice([":", ":", "", " :"])
-    pitch, rows = style.pitch * (2.3 if stacked else 1), []
+    colon, stacked = "" if for_sale else rng.choice([":", ":", "", " :"]), look in ("above", "below")
+    pitch, rows, step = style.pitch, [], 0  # between the line of the key and that of the value
+    if stacked:
+        colon, pitch, step = "", style.pitch * 2.3, style.pitch * (0.52 if look == "above" else -0.52)
     key_face, color = (style.body, style.ink) if for_sale else (style.strong, rng.choice([style.ink, style.accent]))
     for _ in range(draw_count(rng, 2 if for_sale else 1, 10, height, pitch)):
         kind = "price" if for_sale else rng.choice(list(LABELS))
         room = width - style.pad * 2 if stacked else width * (0.55 if for_sale else 0.4)
-        key = page.draw("item", style, room, key_face) if for_sale else page.label(kind, style, room, key_face)
+        key = page.draw("item" if for_sale else kind, style, room, key_face, is_label=not for_sale)
         rows.append((key, page.draw(kind, style, width if stacked else width * 0.9 - room, style.body)))
-    column = style.widest((key + colon for key, _ in rows), key_face) + style.pad
+    column = max(style.width(key + colon, key_face) for key, _ in rows) + style.pad
     for number, (key, value) in enumerate(rows):
-        y, step = (number + 0.5) * pitch, style.pitch * 0.52
+        y = (number + 0.5) * pitch
+        label = block.write(style, key + colon, 0, y - step, key_face, color)
         if stacked:
-            first, second = (y - step, y + step) if look == "above" else (y + step, y - step)
-            label = block.write(style, key, 0, first, key_face, color)
-            text = block.write(style, value, 0, second, style.body)
+            text = block.write(style, value, 0, y + step, style.body)
             block.lines[-2:] = sorted(block.lines[-2:], key=lambda line: line[0].y)
         else:
-            label = block.write(style, key + colon, 0, y, key_face, color)
             end, align = label.end + style.pad / 2, look in ("right", "leader")
             x = 0 if align else column if look == "columns" else end
             text = block.write(style, value, x, y, style.body, align=align, room=width, new_line=False)
             if text.end > width or text.x < end - 1:
                 raise DoesNotFit
+            dot = max(1, style.capital / 8)
             while look == "leader" and end + style.pad < text.x:
-                block.bar(
-                    end, label.y - max(1, style.capital / 8), end + max(1, style.capital / 8), label.y, style.line
-                )
+                block.bar(end, label.y - dot, end + dot, label.y, style.line)
                 end += style.capital * 0.7
         whats = ("price", "cost", "price tag") if for_sale else ("value", "entry", "text")
         block.ask("value", [text], key=key, what=rng.choice(whats))
@@ -70,18 +71,18 @@ def entries(page, style, width, height):
 def _draw_columns(page, style, width, count):
     """Columns of a table of so many rows, as (kind, width, texts), as many as there is room for; and how much is left."""
     rng, columns, left = page.rng, [], width
-    same = rng.choice(_COLUMN_KINDS) if rng.random() < 0.4 else None
+    same = rng.choice(_KINDS["column"]) if rng.random() < 0.4 else None
     for number in range(rng.randint(2, 7)):
-        kind = same or rng.choice(_COLUMN_KINDS) if number else rng.choice(_ROW_KINDS)
+        kind = same or rng.choice(_KINDS["column"]) if number else rng.choice(_KINDS["row"])
         room = min(left - 2 * style.pad, width * (0.3 if number else 0.5))
         try:
-            cells = [page.label(kind, style, room, style.strong)]
+            cells = [page.draw(kind, style, room, style.strong, is_label=True)]
             cells += [page.draw(kind, style, room, style.body) for _ in range(count - 1)]
         except DoesNotFit:
             break
-        widest = max(style.width(cells[0], style.strong), style.widest(cells[1:], style.body)) + 2 * style.pad
-        columns.append((kind, widest, cells))
-        left -= widest
+        widest = max(style.width(text, style.body if row else style.strong) for row, text in enumerate(cells))
+        columns.append((kind, widest + 2 * style.pad, cells))
+        left -= widest + 2 * style.pad
     if len(columns) < 2:
         raise DoesNotFit
     return columns, left
@@ -99,10 +100,8 @@ def table(page, style, width, height):
     head_ink = page.ink_on(head_paper) if is_filled else rng.choice([style.ink, style.accent])
     numbers, others = rng.choice([(1, 0), (0, 0), (0.5, 0.5), (1, 0.5)])  # how cells are aligned
     for row in range(count):
-        x, y = 0, row * pitch
-        block.bar(0, y, block.width, y + pitch, style.shade if look == "stripes" and row % 2 else style.paper)
-        if row == 0:
-            block.bar(0, y, block.width, y + pitch, head_paper)
+        x, y, paper = 0, row * pitch, style.shade if look == "stripes" and row % 2 else style.paper
+        block.bar(0, y, block.width, y + pitch, paper if row else head_paper)
         for number, (kind, column, cells) in enumerate(columns):
             align = (numbers if kind in _NUMERIC else others) if number else 0
             face, color = (style.body, style.ink) if row else (style.strong, head_ink)
@@ -133,7 +132,7 @@ def _break_lines(page, style, room, count):
     """So many lines of running text, as lists of words."""
     lines = [[]]
     for _ in range(count * 20):  # ends, whatever the words are
-        for word in page.sentence(style).split():
+        for word in style.case(page.rng.choice(page.texts.pools["sentence"])).split():
             if style.width(word, style.body) > room:
                 continue
             if style.width(" ".join([*lines[-1], word]), style.body) > room:
@@ -151,14 +150,14 @@ def paragraph(page, style, width, height):
     room = (width - gutter * (across - 1)) / across
     count, align = draw_count(rng, 1, 16, height, style.pitch), rng.choice([0, 0, 0, 0.5, 1, "justified"])
     for number, words in enumerate(_break_lines(page, style, room, count * across)):
-        x, middle, parts = number // count * (room + gutter), (number % count + 0.5) * style.pitch, [" ".join(words)]
-        if align == "justified" and len(words) > 1:
-            parts = words
-            gap = (room - sum(style.width(word, style.body) for word in words)) / (len(words) - 1)
-        for part in parts:
-            line_align = align if len(parts) == 1 and align != "justified" else 0
-            text = block.write(style, part, x, middle, style.body, None, line_align, room, new_line=part is parts[0])
-            x = text.end + gap if part is not parts[-1] else x
+        x, middle = number // count * (room + gutter), (number % count + 0.5) * style.pitch
+        if align != "justified":
+            block.write(style, " ".join(words), x, middle, style.body, align=align, room=room)
+            continue
+        gap = (room - sum(style.width(word, style.body) for word in words)) / max(1, len(words) - 1)
+        for word in words:
+            text = block.write(style, word, x, middle, style.body, new_line=word is words[0])
+            x = text.end + gap if word is not words[-1] else x
     block.width, block.height = width, count * style.pitch
     block.ask_count(len(block.lines), "lines")
     return block
@@ -168,17 +167,17 @@ def sequence(page, style, width, height):
     """A list with dots, rings, signs or numbers."""
     rng, block, items = page.rng, Block("list", in_order=True), []
     look = rng.choice(["dot", "ring", "-", "–", "1.", "1)", "(1)", "a)", "A.", "*", ""])
-    kind = rng.choice(["item", "item", "phrase", "person", "city", "job", "path", "url", "company"])
+    kind = rng.choice(_KINDS["list"])
     indent, is_sign = style.width("(10)  ", style.body) if look else 0, look not in ("dot", "ring", "")
     for number in range(draw_count(rng, 2, 10, height, style.pitch)):
         middle, radius = (number + 0.5) * style.pitch, style.capital * 0.22
         if is_sign:
-            sign = look.replace("1", str(number + 1)).replace("a", "abcdefghij"[number])
-            sign = sign.replace("A", "ABCDEFGHIJ"[number])
+            signs = {"1": str(number + 1), "a": ascii_lowercase[number], "A": ascii_uppercase[number]}
+            sign = look.translate(str.maketrans(signs))
             block.write(style, sign, style.capital * 0.3, middle, style.body, style.accent)
         elif look:
-            points = [style.capital - radius, middle - radius, style.capital + radius, middle + radius]
-            block.shape("ellipse", points, fill=style.accent if look == "dot" else None, outline=style.accent)
+            fill = style.accent if look == "dot" else None
+            block.shape("ellipse", _around(style.capital, middle, radius), fill=fill, outline=style.accent)
         text = page.draw(kind, style, width - indent - 1, style.body)
         items.append(block.write(style, text, indent, middle, style.body, new_line=not is_sign))
     block.width, block.height = width, len(items) * style.pitch
@@ -195,17 +194,13 @@ def form(page, style, width, height):
         x, y = width - radius - style.pad if is_after else style.capital, (number + 0.5) * style.pitch
         text = page.draw("item", style, width - style.capital * 3.5, style.body)
         label = block.write(style, text, 0 if is_after else style.capital * 2.5, y, style.body)
-        points = [x - radius, y - radius, x + radius, y + radius]
-        box, is_checked, r = (
-            block.shape(method, points, outline=style.ink, width=thick),
-            rng.random() < 0.5,
-            radius * 0.6,
-        )
+        box = block.shape(method, _around(x, y, radius), outline=style.ink, width=thick)
+        is_checked, (left, top, right, bottom) = rng.random() < 0.5, _around(x, y, radius * 0.6)
         if is_checked and is_cross:
-            block.shape("line", [x - r, y - r, x + r, y + r], fill=style.ink, width=thick)
-            block.shape("line", [x - r, y + r, x + r, y - r], fill=style.ink, width=thick)
+            block.shape("line", [left, top, right, bottom], fill=style.ink, width=thick)
+            block.shape("line", [left, bottom, right, top], fill=style.ink, width=thick)
         elif is_checked:
-            block.shape(method, [x - r, y - r, x + r, y + r], fill=style.ink)
+            block.shape(method, [left, top, right, bottom], fill=style.ink)
         block.ask("checked", [label, box], "yes" if is_checked else "no", key=text)
         num_checked += is_checked
     block.width, block.height = width, len(block.lines) * style.pitch
@@ -216,13 +211,13 @@ def form(page, style, width, height):
 def chart(page, style, width, height):
     """Upright or lying bars, or a line, with labels and values."""
     rng, block, look = page.rng, Block("chart"), page.rng.choice(["bars", "line", "lying"])
-    page.texts.forms["amount"] = [rng.choice(_AMOUNT_FORMS)]
+    page.texts.forms["amount"] = [rng.choice(TABLES["amounts"])]
     if look == "lying":
         count, kind, rooms = draw_count(rng, 3, 8, height, style.pitch), "item", (width * 0.35, width * 0.2)
         height = count * style.pitch
     else:
         height = min(height, style.pitch * rng.uniform(7, 14), width)
-        count, kind = draw_count(rng, 3, 8, width, style.capital * 5), rng.choice(["noun", "city", "time", "number"])
+        count, kind = draw_count(rng, 3, 8, width, style.capital * 5), rng.choice(_KINDS["bar"])
         rooms = [width / count * 0.92] * 2
         if height < style.pitch * 5:
             raise DoesNotFit
@@ -242,15 +237,14 @@ def _draw_upright(page, style, block, width, height, rows, shares, look):
     slot, floor, r = width / len(rows), height - style.pitch, style.capital / 3
     points = [((n + 0.5) * slot, floor - share * (floor - style.pitch * 1.1)) for n, share in enumerate(shares)]
     if look == "line":
-        flat = [value for point in points for value in point]
-        block.shape("line", flat, fill=style.accent, width=max(1, round(style.capital / 5)))
+        block.shape("line", sum(points, ()), fill=style.accent, width=max(1, round(style.capital / 5)))
     half, several = slot * page.rng.uniform(0.15, 0.4), page.rng.random() < 0.3
     for (label, value), (x, top) in zip(rows, points):
         if look == "bars":
             block.bar(x - half, top, x + half, floor, page.fill_on(style) if several else style.accent)
         else:
             room, y = style.width(value) / 2 + 2, top - style.pitch / 2
-            block.shape("ellipse", [x - r, top - r, x + r, top + r], fill=style.accent)
+            block.shape("ellipse", _around(x, top, r), fill=style.accent)
             block.bar(x - room, y - r * 2, x + room, y + r * 2, style.paper)  # under the value
         block.write(style, label, x - slot / 2, height - style.pitch * 0.4, align=0.5, room=slot)
         block.write(style, value, x - slot / 2, top - style.pitch / 2, align=0.5, room=slot, new_line=False)
@@ -258,7 +252,7 @@ def _draw_upright(page, style, block, width, height, rows, shares, look):
 
 
 def _draw_lying(page, style, block, width, height, rows, shares, look):
-    left = style.widest(label for label, _ in rows) + style.pad
+    left = max(style.width(label) for label, _ in rows) + style.pad
     room, thick = width * 0.78 - left - style.pad, style.pitch * page.rng.uniform(0.2, 0.38)
     for number, ((label, value), share) in enumerate(zip(rows, shares)):
         middle, end = (number + 0.5) * style.pitch, left + max(1, room * share)
@@ -277,7 +271,7 @@ def code(page, style, width, height):
         lines = texts.pools["listing"][start : start + count]
     for _ in range(count if block.noun == "terminal" else 0):
         prompt, is_log = rng.choice(["$ ", "> ", "user@host:~$ "]), rng.random() < 0.6
-        start = f"{texts.draw('time')} {rng.choice(_LEVELS)} " if is_log else prompt
+        start = f"{texts.draw('time')} {rng.choice(TABLES['log_levels'])} " if is_log else prompt
         lines.append(start + texts.draw("phrase" if is_log else "path"))
     lines = [line for line in textwrap.dedent("\n".join(lines)).splitlines() if style.width(line) <= width]
     if len(lines) < 2:
@@ -293,13 +287,12 @@ def code(page, style, width, height):
 def sign(page, style, width, height):
     """A few large lines in a frame, as on labels and signs; or small ones without, as in an address."""
     rng, is_address = page.rng, page.rng.random() < 0.4
-    kinds = ["words", "noun", "number", "code", "price", "city", "company", "time", "phrase", "percent", "unit"]
-    address = ["person", "company", "street", "city", "phone", "email", "url", "date"][rng.randrange(3) :]
+    address = _KINDS["address"][rng.randrange(3) :]
     block = Block("address" if is_address else rng.choice(["sign", "label"]), in_order=True)
     border = 0 if is_address else style.pad * 2
     fill = style.paper if is_address or rng.random() < 0.4 else page.fill_on(style)
     ink, rows, y = page.ink_on(fill), [], border
-    for kind in address if is_address else rng.choices(kinds, k=rng.randint(1, 5)):
+    for kind in address if is_address else rng.choices(_KINDS["sign"], k=rng.randint(1, 5)):
         larger = style if is_address else style.scaled(rng.choice([1, 1.5, 2, 3, 4]))
         if y + larger.pitch + border > height:
             break
@@ -340,8 +333,7 @@ def margin(page, style, width, height, noun):
     rng, block = page.rng, Block(noun, width, style.pitch)
     aligns = rng.choice([[0], [0.5], [1], [0, 1], [0, 0.5, 1]])
     for align in aligns:
-        kind = rng.choice(["page", "date", "company", "url", "code", "phrase", "version", "person"])
-        text = page.draw(kind, style, width / len(aligns) - style.pad)
+        text = page.draw(rng.choice(_KINDS["margin"]), style, width / len(aligns) - style.pad)
         block.write(style, text, 0, style.pitch / 2, align=align, room=width, new_line=not block.lines)
     if rng.random() < 0.4:
         y = style.pitch - 1 if noun == "header" else 0

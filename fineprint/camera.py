@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import PIL.Image
 from PIL import ImageChops, ImageFilter
+from PIL.Image import Resampling, Transform
 
 from fila.fineprint.tiles import corners
 
@@ -62,10 +63,9 @@ class Camera:
         """The image of a drawn page; `desk` is the color of what lies around it."""
         if not self.is_straight:
             inverse = np.linalg.inv(self.matrix)
-            inverse, method = (inverse / inverse[2, 2]).flatten()[:8].tolist(), PIL.Image.Transform.AFFINE
-            if self.is_photo:
-                method = PIL.Image.Transform.PERSPECTIVE
-            image = image.transform(image.size, method, inverse, PIL.Image.Resampling.BILINEAR, fillcolor=desk)
+            inverse = (inverse / inverse[2, 2]).flatten()[:8].tolist()
+            method = Transform.PERSPECTIVE if self.is_photo else Transform.AFFINE
+            image = image.transform(image.size, method, inverse, Resampling.BILINEAR, fillcolor=desk)
         return _photograph(self.rng, image) if self.is_photo else image
 
 
@@ -79,16 +79,14 @@ def _grain(strength):
 def _photograph(rng, image):
     width, height = image.size
     if rng.random() < 0.8:
-        light = PIL.Image.new("L", (3, 3))
-        light.putdata([rng.randrange(150, 256) for _ in range(9)])
-        light = light.resize(image.size, PIL.Image.Resampling.BILINEAR)
-        image = ImageChops.multiply(image, PIL.Image.merge("RGB", [light] * 3))
+        light = PIL.Image.frombytes("L", (3, 3), bytes(rng.randrange(150, 256) for _ in range(9)))
+        image = ImageChops.multiply(image, light.resize(image.size, Resampling.BILINEAR).convert("RGB"))
     if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
     if rng.random() < 0.6:
         left, top = rng.randrange(max(1, 2048 - width)), rng.randrange(max(1, 2048 - height))
         grain = _grain(rng.choice([3, 6, 10])).crop((left, top, left + width, top + height))
-        image = ImageChops.add(image, PIL.Image.merge("RGB", [grain] * 3), offset=-128)
+        image = ImageChops.add(image, grain.convert("RGB"), offset=-128)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=rng.randint(45, 92))
     return PIL.Image.open(file).convert("RGB")

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -21,11 +22,8 @@ CHARACTERS = frozenset(map(chr, [*range(0x20, 0x7F), *range(0xC0, 0x100)])) | se
 MAX_FILE_SIZE = 3_000_000  # larger files are those of scripts with thousands of characters
 _PACKAGED = ("fontpkg_*/files/*.[ot]tf", "font_*/files/*.[ot]tf", "matplotlib/mpl-data/fonts/ttf/*.ttf")
 _SYSTEM = Path("/usr/share/fonts")
-_STYLES = {
-    **dict.fromkeys(("regular", "book", "roman", "normal", ""), "regular"),
-    "bold": "bold",
-    **dict.fromkeys(("italic", "oblique", "regular italic", "book oblique"), "italic"),
-}
+_STYLES = dict.fromkeys(("regular", "book", "roman", "normal", ""), "regular") | {"bold": "bold"}
+_STYLES |= dict.fromkeys(("italic", "oblique", "regular italic", "book oblique"), "italic")
 _WEIGHT_NAMES = re.compile(r" (Thin|Extra ?Light|Light|Medium|Semi ?Bold|Extra ?Bold|Black)$")
 # Families that share the letters of another under a name of their own: all go into the split of the second name.
 _SAME_LETTERS = {"arim": "libe", "tino": "libe", "cous": "libe", "carl": "lato", "bits": "deja", "free": "nimb"}
@@ -60,9 +58,9 @@ def load_font(face, size):
 
 
 @cache
-def capital_share(face):
-    """Height of a capital H, in em."""
-    return -load_font(face, 1000).getbbox("H", anchor="ls")[1] / 1000
+def capital_share(face, letter="H"):
+    """Height of a capital H, or of another letter, in em."""
+    return -load_font(face, 1000).getbbox(letter, anchor="ls")[1] / 1000
 
 
 @lru_cache(maxsize=1 << 15)  # drawing glyphs would take most of the time of making pages
@@ -91,13 +89,13 @@ def place_glyphs(face, size, text):
 
 
 def _is_legible(face):
-    """Whether a face has all characters, and small letters that do not look like capitals."""
+    """Whether there is a face, with all characters, and small letters that do not look like capitals."""
     from fontTools.ttLib import TTFont
 
-    if not CHARACTERS.issubset(map(chr, TTFont(face.path, lazy=True).getBestCmap())):
+    if face is None or not CHARACTERS.issubset(map(chr, TTFont(face.path, lazy=True).getBestCmap())):
         return False
-    x, h = (-load_font(face, 1000).getbbox(letter, anchor="ls")[1] for letter in "xh")
-    return 0.5 * capital_share(face) < x / 1000 < 0.93 * h / 1000 and 0.3 < capital_share(face) < 1.1
+    x, h, capital = (capital_share(face, letter) for letter in "xhH")
+    return 0.5 * capital < x < 0.93 * h and 0.3 < capital < 1.1
 
 
 @cache
@@ -112,12 +110,11 @@ def _find_faces():
     for path in sorted(paths, key=lambda path: (path.name, path)):
         if path.stat().st_size > MAX_FILE_SIZE:
             continue
-        try:
+        family, style, axes = None, None, []
+        with suppress(OSError):  # not a font, or one without variations
             font = ImageFont.truetype(path, 20, layout_engine=ImageFont.Layout.BASIC)
             family, style = font.getname()
             axes = [axis["name"] for axis in font.get_variation_axes()]
-        except OSError:  # not a font, or one without variations
-            axes = []
         if not any(b"eight" in axis for axis in axes):
             yield family, _STYLES.get((style or "").lower()), Face(str(path))
             continue
@@ -140,8 +137,7 @@ def find_families(assets):
     for family, style, face in _find_faces():
         if family and style and not _UNUSABLE.search(family):
             families.setdefault(family, {}).setdefault(style, face)
-    legible = (name for name, faces in families.items() if "regular" in faces and _is_legible(faces["regular"]))
-    return {name: families[name] for name in sorted(legible)}
+    return {name: faces for name, faces in sorted(families.items()) if _is_legible(faces.get("regular"))}
 
 
 @cache
@@ -149,9 +145,7 @@ def split_families(split, assets):
     """`list[dict[str, Face]]`: the families of a split. Raises a `UserError` if none is installed."""
     found = [faces for name, faces in find_families(assets).items() if split_of_family(name) == split]
     if not found:
-        raise UserError(
-            f'No font for the split {split!r} is installed. Install some with `pip install -e ".[fineprint]"`.'
-        )
+        raise UserError(f'There is no font for the split {split!r}. Install some: `pip install -e ".[fineprint]"`.')
     return found
 
 
@@ -161,13 +155,9 @@ def pack_fonts(folder):
     from fontTools import subset
 
     (folder / "fonts").mkdir()
-    index, options = {}, subset.Options(layout_features=[], notdef_outline=True)
+    index, options = {}, [f"--text={''.join(CHARACTERS)}", "--layout-features=", "--notdef-outline"]
     for family, faces in find_families(None).items():
         index[family] = {style: (Path(face.path).name, face.weight) for style, face in faces.items()}
         for path in {face.path for face in faces.values()}:
-            with subset.load_font(path, options, dontLoadGlyphNames=True) as font:
-                subsetter = subset.Subsetter(options)
-                subsetter.populate(unicodes=map(ord, CHARACTERS))
-                subsetter.subset(font)
-                font.save(folder / "fonts" / Path(path).name)
+            subset.main([path, f"--output-file={folder / 'fonts' / Path(path).name}", *options])
     (folder / "fonts.json").write_text(json.dumps(index, indent=1), encoding="utf-8")

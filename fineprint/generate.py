@@ -31,19 +31,16 @@ from fila.fineprint.texts import pack_texts
 from fila.fineprint.tiles import Canvas
 
 ROWS_PER_FILE = 1000
+TEXT = Value("string")
 FEATURES = Features(
-    {
-        "images": List(Image()),
-        "messages": List(
-            {"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}
-        ),
-        "answers": List(Value("string")),
-        "kind": Value("string"),
-        "position": Value("string"),
-        "text_height": Value("float32"),
-        "box": List(Value("float32"), length=8),
-        "grid": List(Value("int32"), length=2),
-    }
+    images=List(Image()),
+    messages=List({"role": TEXT, "content": List({"type": TEXT, "text": TEXT})}),
+    answers=List(TEXT),
+    kind=TEXT,
+    position=TEXT,
+    text_height=Value("float32"),
+    box=List(Value("float32"), length=8),
+    grid=List(Value("int32"), length=2),
 )
 
 
@@ -64,16 +61,15 @@ class Options(PageOptions):
     def __post_init__(self):
         super().__post_init__()
         for name in ("num_train", "num_validation", "num_test", "preview", "num_proc"):
-            if getattr(self, name) < (least := int(name == "num_proc")):
-                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be {least} or more.")
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be 0 or more.")
         if not any(getattr(self, f"num_{split}") for split in SPLITS):
             raise ValueError("num_train, num_validation and num_test are all 0: there is nothing to make.")
 
 
 def make_row(options, split, row):
     """`dict`: a row with the columns of `FEATURES`, which fineprint/README.md explains: a page and all questions about it in
-    train, one of them in validation and test. There, one whose answer a cut merely touches is taken only if there is no other.
-    """
+    train, one of them in validation and test: if there is any, one whose answer no cut merely touches."""
     image, samples, _ = make_page(options.seed, row, replace(options, split=split))
     canvas = Canvas(image.size[::-1], options.tile_size)
     if split != "train":
@@ -116,17 +112,16 @@ def draw_preview(options, path):
     num_columns = min(3, options.preview)
     num_rows = -(-options.preview // num_columns)
     figure = Figure(figsize=(5 * num_columns, 5 * num_rows), layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
-    for row, axis in enumerate(axes):
+    for row in range(options.preview):
+        axis = figure.add_subplot(num_rows, num_columns, row + 1)
         axis.set_axis_off()
-        if row >= options.preview:
-            continue
         image, samples, _ = make_page(options.seed, row, options)
         canvas, lines = Canvas(image.size[::-1], options.tile_size), []
         axis.imshow(image)
-        for draw, along, count in ((axis.axvline, 0, canvas.grid[1]), (axis.axhline, 1, canvas.grid[0])):
+        lines_along = (axis.axvline, axis.axhline)
+        for draw, count, offset, scale in zip(lines_along, canvas.grid[::-1], canvas.offset, canvas.scale):
             for step in range(1, count):
-                draw((step * options.tile_size - canvas.offset[along]) / canvas.scale[along], color="blue")
+                draw((step * options.tile_size - offset) / scale, color="blue")
         for sample in samples:
             axis.fill(*sample.box.T, fill=False, edgecolor="red")
             position, height = canvas.locate(sample.box), sample.text_height * canvas.scale[1]
@@ -149,11 +144,9 @@ def main(arguments=None):
                 draw_preview(options, folder / "preview.png")
             else:
                 for split in SPLITS:
-                    if getattr(options, f"num_{split}"):
-                        write_split(options, split, folder)
-                recipe = {
-                    name: value for name, value in asdict(options).items() if name not in ("output_dir", "num_proc")
-                }
+                    write_split(options, split, folder)
+                recipe = asdict(options)
+                del recipe["output_dir"], recipe["num_proc"]
                 (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     except ModuleNotFoundError as error:
         raise UserError(f'{error}. Install what the pages are made of with `pip install -e ".[fineprint]"`.') from error

@@ -50,10 +50,10 @@ class Text:
     @property
     def box(self):
         """(left, top, right, bottom) of its ink."""
-        glyphs = [glyph for glyph in place_glyphs(self.face, self.size, self.text) if glyph[0].width]
-        rights, bottoms = zip(*((left + mask.width, top + mask.height) for mask, left, top in glyphs))
-        left, top = (min(glyph[axis] for glyph in glyphs) for axis in (1, 2))
-        return self.x + left, self.y + top, self.x + max(rights), self.y + max(bottoms)
+        glyphs = place_glyphs(self.face, self.size, self.text)
+        boxes = [(left, top, left + mask.width, top + mask.height) for mask, left, top in glyphs if mask.width]
+        lefts, tops, rights, bottoms = zip(*boxes)
+        return self.x + min(lefts), self.y + min(tops), self.x + max(rights), self.y + max(bottoms)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Style:
         self.rule = max(1, round(self.capital * rng.uniform(0.04, 0.18)))
         self.line = mix(paper, ink, rng.uniform(0.3, 1))
         self.shade = mix(paper, accent, rng.uniform(0.06, 0.2))
-        self.upper = rng.random() < 0.08
+        self.case = str.upper if rng.random() < 0.08 else str
         self.body = rng.choice(["regular"] * 5 + ["bold", "italic"])
         self.strong = rng.choice(["regular", "bold", "bold", "italic"])
 
@@ -107,9 +107,6 @@ class Style:
 
     def width(self, text, kind="regular"):
         return text_width(self.face(kind), self.size, text)
-
-    def widest(self, texts, kind="regular"):
-        return max(self.width(text, kind) for text in texts)
 
 
 @dataclass

@@ -96,21 +96,13 @@ class Draft:
         capital, accent = self.capital * self.rng.choice([1, 1, 1, 1.15, 1.4]), draw_color(self.rng, paper, 90, 90)
         return Style(self.rng, faces or self.rng.choice(self.families), capital, paper, self.ink_on(paper), accent)
 
-    def draw(self, kind, style, room, face="regular", draw=None):
-        """A text of a kind that is at most `room` wide in a style; no other on the page is equal."""
-        case = str.upper if style.upper else str
-        return case((draw or self.texts.draw)(kind, lambda text: style.width(case(text), face) <= room))
+    def draw(self, kind, style, room, face="regular", is_label=False):
+        """A text of a kind, or a label for one, that is at most `room` wide in a style; no other on the page is equal."""
+        draw = self.texts.label if is_label else self.texts.draw
+        return style.case(draw(kind, lambda text: style.width(style.case(text), face) <= room))
 
-    def label(self, kind, style, room, face="regular"):
-        """Text that names a value of a kind."""
-        return self.draw(kind, style, room, face, self.texts.label)
-
-    def sentence(self, style):
-        text = self.rng.choice(self.texts.pools["sentence"])
-        return text.upper() if style.upper else text
-
-    def build(self, width, height, paper):
-        """A block, which may have a heading: a list of blocks and their height; empty if nothing fits."""
+    def build(self, x, y, width, height, paper):
+        """Adds a block, which may have a heading, and returns the height of both: 0 if nothing fits."""
         rng = self.rng
         for _ in range(10):
             maker, style, parts, used = rng.choices(blocks.BLOCKS, self.weights)[0], self.style(paper), [], 0
@@ -123,8 +115,10 @@ class Draft:
                 continue
             if used + block.height <= height and block.width <= width + 1:
                 block.title = parts[0].texts[0].text if parts else None
-                return [*parts, block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used)], used + block.height
-        return [], 0
+                parts.append(block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used))
+                self.blocks += [part.move(x, y) for part in parts]
+                return used + block.height
+        return 0
 
     def panel(self, x, y, width, height, paper):
         """Adds a background of another color, or a frame; returns its color."""
@@ -144,10 +138,9 @@ class Draft:
             paper = self.panel(x, y, width, height, paper)
             x, y, width, bottom = x + pad, y + pad, width - 2 * pad, bottom - pad
         while bottom - y > self.capital * 2 and rng.random() < 0.97:
-            parts, used = self.build(width, bottom - y, paper)
-            if not parts:
+            used = self.build(x, y, width, bottom - y, paper)
+            if not used:
                 break
-            self.blocks += [part.move(x, y) for part in parts]
             y += used + gap
         if in_panel and len(self.blocks) == num_blocks:
             self.panels.shapes.pop()
@@ -173,7 +166,7 @@ class Draft:
     def compose(self):
         """Fills the page: header and heading, the body, a footer."""
         rng, x, top, bottom = self.rng, self.camera.margin, self.camera.margin, self.height - self.camera.margin
-        width, edges = self.width - 2 * x, []
+        width, heads, feet = self.width - 2 * x, [], []
         for noun, share in (("header", 0.25), ("page", 0.5), ("footer", 0.25)):
             try:
                 draw = blocks.heading if noun == "page" else blocks.margin
@@ -181,12 +174,16 @@ class Draft:
             except DoesNotFit:
                 continue
             used = block.height + self.capital * 1.2
-            if rng.random() < share and used < (bottom - top) / 4:
-                edges.append(block.move(x, bottom - block.height if noun == "footer" else top))
-                top, bottom = (top, bottom - used) if noun == "footer" else (top + used, bottom)
+            if rng.random() >= share or used >= (bottom - top) / 4:
+                continue
+            if noun == "footer":
+                feet.append(block.move(x, bottom - block.height))
+                bottom -= used
+            else:
+                heads.append(block.move(x, top))
+                top += used
         self.arrange(x, top, width, bottom - top)
-        feet = [block for block in edges if block.noun == "footer"]
-        self.blocks = [block for block in edges if block not in feet] + self.blocks + feet
+        self.blocks = heads + self.blocks + feet
 
     def render(self):
         """Draws the page, as it is before the camera takes it."""
@@ -227,11 +224,8 @@ def make_page(seed, row, options):
 
 
 def make_messages(turns):
-    """A conversation about an image in chat format.
-
-    Args:
-        turns (`list[Sample]` or `list[tuple]`): each begins with a question and its answer.
-    """
+    """A conversation about an image in chat format. Each of `turns`, a [`Sample`] or a tuple, begins with a question and
+    its answer."""
     messages = []
     for question, answer, *_ in turns:
         messages.append({"role": "user", "content": [{"type": "text", "text": question}]})

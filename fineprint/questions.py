@@ -8,6 +8,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from fila.fineprint.marks import Fact
@@ -16,15 +17,13 @@ from fila.fineprint.texts import LABELS
 MAX_ANSWER = 300  # characters of a block that is to be transcribed
 
 _TABLES = yaml.safe_load(Path(__file__).with_name("wordings.yaml").read_text(encoding="utf-8"))
-_GENERIC, _NO_NOUNS, _SAID = (_TABLES.pop(name) for name in ("generic", "no_nouns", "said"))
 # Patterns by the kind of question, by what is known of it, by the kind of a label's value, and by label.
 WORDINGS, PLAIN, _KINDS, _LABELS, _ONLY = (
-    {key: tuple(lines.splitlines()) for key, lines in table.items()} for table in _TABLES.values()
+    {key: tuple(lines.splitlines()) for key, lines in _TABLES[name].items()}
+    for name in ("quoting", "plain", "kinds", "labels", "only")
 )
+_GENERIC, _NO_NOUNS, _SAID, _SAYABLE = (_TABLES[name] for name in ("generic", "no_nouns", "said", "sayable"))
 _LABEL_KINDS = {label.casefold(): (kind, label) for kind, labels in LABELS.items() for label in labels}
-_QUOTES = ('"{}"', '"{}"', "{}", "'{}'", "“{}”", "«{}»")
-_QUOTED = ("key", "value", "row", "column", "line", "text")
-_SAYABLE = {"value": ("key",), "cell": ("column",), "row": ("row", "column")}  # labels, said in plain questions
 
 
 @cache
@@ -52,8 +51,8 @@ def word_question(rng, fact):
         slots = {name: _say(text) if name in _SAYABLE.get(fact.kind, ()) else text for name, text in fact.slots.items()}
         question = rng.choice(list_wordings(rng.choice(fact.plain)))
     else:
-        question, quote = rng.choice(list_wordings(*WORDINGS[fact.kind])), rng.choice(_QUOTES)
-        slots = {name: quote.format(text) if name in _QUOTED else text for name, text in fact.slots.items()}
+        question, quote = rng.choice(list_wordings(*WORDINGS[fact.kind])), rng.choice(_TABLES["quotes"])
+        slots = {name: quote.format(text) if name in _TABLES["quoted"] else text for name, text in fact.slots.items()}
     question = question.format(**slots)
     return question if rng.random() < 0.1 else question[0].upper() + question[1:]
 
@@ -65,17 +64,17 @@ def _is_once(labels, shown):
 
 
 def list_plain(block, fact, shown, kinds):
-    """Plain patterns for a fact of a block, those that have one answer on a page that says `shown`; `kinds` are those of its texts."""
+    """Plain patterns for a fact of a block that have one answer on a page that says `shown`, in texts of `kinds`."""
     said = [fact.slots[name] for name in _SAYABLE.get(fact.kind, ())]
     labels = [_find_label(text) for text in said]
     name = fact.kind if fact.kind in ("cell", "row") else f"{fact.kind} of {block.noun}"
-    is_known = name == "value of list of details" and labels[0][0]
-    if not (is_known or name in PLAIN) or not all(_is_once(text, shown) for text in said):
+    if not all(_is_once(text, shown) for text in said):
         return ()
-    if not is_known:
-        return () if fact.kind != "value" and any(label in _NO_NOUNS for _, label in labels) else PLAIN[name]
+    if name != "value of list of details":
+        is_askable = fact.kind == "value" or not any(label in _NO_NOUNS for _, label in labels)
+        return PLAIN.get(name, ()) if is_askable else ()
     ((kind, label),) = labels
-    is_word = kinds.get(fact.answer.casefold()) != kind  # a drawn word that happens to be a label
+    is_word = not kind or kinds.get(fact.answer.casefold()) != kind  # even if it happens to be a label
     if is_word or label in _GENERIC and list(kinds.values()).count(kind) > 1:
         return ()
     common = PLAIN["label"][kind == "person" :]  # nobody asks "What is the driver?"
@@ -93,13 +92,16 @@ def _find_single(draft, shown, kinds):
     if not {"code", "terminal"}.intersection(block.noun for block in draft.blocks):  # their texts have no kinds
         found, counts = [(kinds[text.text.casefold()], [text]) for text in texts], Counter(kinds.values())
         found = [(kind, marks) for kind, marks in found if counts[kind] == 1 and _is_only(kind, marks[0].text, shown)]
-    top, bottom, largest = min(lines, key=_top), max(lines, key=_bottom), max(texts, key=lambda text: text.capital)
-    if all(_top(line) > _bottom(top) for line in lines if line is not top):
-        places.append(("top", top))
-    if all(_bottom(line) < _top(bottom) for line in lines if line is not bottom):
-        places.append(("bottom", bottom))
-    if all(text.capital * 1.3 < largest.capital for text in texts if text is not largest):
-        places.append(("letters", [largest]))
+    tops = np.array([min(text.y - text.capital * 1.1 for text in line) for line in lines])
+    bottoms = np.array([max(text.y + text.capital * 0.3 for text in line) for line in lines])
+    capitals = np.array([text.capital for text in texts])
+    top, bottom, largest = tops.argmin(), bottoms.argmax(), capitals.argmax()
+    if (tops <= bottoms[top]).sum() == 1:
+        places.append(("top", lines[top]))
+    if (bottoms >= tops[bottom]).sum() == 1:
+        places.append(("bottom", lines[bottom]))
+    if (capitals * 1.3 >= capitals[largest]).sum() == 1:
+        places.append(("letters", [texts[largest]]))
     if places:
         found.append(rng.choice(places))
     for name, marks in found:
@@ -118,23 +120,12 @@ def _is_only(kind, text, shown):
     return kind in _ONLY and not is_plain_number and not is_fax
 
 
-def _top(line):
-    return min(text.y - text.capital * 1.1 for text in line)
-
-
-def _bottom(line):
-    return max(text.y + text.capital * 0.3 for text in line)
-
-
-def _find_facts(draft):
+def _find_facts(draft, texts, shown):
     """All that can be asked about a page without ambiguity, as facts whose blocks have names."""
-    rng, shown = draft.rng, "\n".join(block.read() for block in draft.blocks)
-    texts = {text.text.casefold() for block in draft.blocks for text in block.texts}
-    kinds = {text: draft.texts.used.get(text) for text in texts}
+    rng, used, headings = draft.rng, draft.texts.used, {text.text: text for text in texts}
+    kinds = {folded: used.get(folded) for folded in {text.text.casefold() for text in texts}}
     facts = list(_find_single(draft, shown, kinds))
-    nouns = Counter(block.noun for block in draft.blocks)
-    counts = Counter(line.casefold() for block in draft.blocks for line in block.read().splitlines())
-    headings = {text.text: text for block in draft.blocks for text in block.texts}
+    nouns, counts = Counter(block.noun for block in draft.blocks), Counter(shown.casefold().splitlines())
     for block in draft.blocks:
         name, lines = f"the {block.noun}" if nouns[block.noun] == 1 else None, block.read().splitlines()
         if block.title and name:
@@ -178,7 +169,7 @@ def choose_facts(draft, count, transcribe):
     then any; and with `transcribe` one more for all text of the page."""
     texts = [text for block in draft.blocks for text in block.texts]
     shown = "\n".join(block.read() for block in draft.blocks)
-    facts, seen, ranked = [*_find_facts(draft), _ask_whether(draft, texts, shown)], Counter(), []
+    facts, seen, ranked = [*_find_facts(draft, texts, shown), _ask_whether(draft, texts, shown)], Counter(), []
     draft.rng.shuffle(facts)
     for fact in facts:
         is_ahead = fact.kind == "value" and fact.plain and draft.rng.random() < 0.5  # what people ask about most

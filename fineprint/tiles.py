@@ -37,29 +37,25 @@ class Canvas:
         return points * self.scale + self.offset
 
     def locate(self, quad):
-        """[`locate`] for a box whose corners are points of the image."""
-        return locate(self.to_canvas(quad), self.tile_size, self.grid)
+        """Where a text lies: "inside" a tile, "across" a cut, or, where a cut touches it, neither: `None`. `quad` has the
+        corners (x, y) of its box in pixels of the image, shape (4, 2)."""
+        from matplotlib.path import Path  # here, because pages can be made without it
+        from matplotlib.transforms import Bbox
+
+        quad = self.to_canvas(quad)
+        low, high = quad.min(axis=0) - MIN_DISTANCE_INSIDE, quad.max(axis=0) + MIN_DISTANCE_INSIDE
+        cuts = [[self.tile_size * step for step in range(1, count)] for count in (self.grid[1], self.grid[0])]
+        xs, ys = ([low[i], *(cut for cut in cuts[i] if low[i] < cut < high[i]), high[i]] for i in (0, 1))
+        if len(xs) == len(ys) == 2:
+            return "inside"
+        areas = []
+        for (left, right), (top, bottom) in product(pairwise(xs), pairwise(ys)):
+            x, y = Path(quad, closed=True).clip_to_bbox(Bbox.from_extents(left, top, right, bottom)).vertices.T
+            areas.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+        return "across" if max(areas) <= MAX_SHARE_ACROSS * sum(areas) else None
 
 
 def corners(rectangle):
     """(left, top, right, bottom) as a (4, 2) array of (x, y), clockwise from the left top corner."""
     left, top, right, bottom = rectangle
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-
-
-def locate(quad, tile_size, grid):
-    """Where a text lies on a canvas of `grid` tiles (rows, columns): "inside" a tile, "across" a cut, or, where a cut
-    touches it, neither: `None`. `quad` has the corners (x, y) of its box in pixels of the canvas, shape (4, 2)."""
-    from matplotlib.path import Path  # here, because pages can be made without it
-    from matplotlib.transforms import Bbox
-
-    low, high = quad.min(axis=0) - MIN_DISTANCE_INSIDE, quad.max(axis=0) + MIN_DISTANCE_INSIDE
-    cuts = [[tile_size * step for step in range(1, count)] for count in (grid[1], grid[0])]
-    xs, ys = ([low[axis], *(cut for cut in cuts[axis] if low[axis] < cut < high[axis]), high[axis]] for axis in (0, 1))
-    if len(xs) == len(ys) == 2:
-        return "inside"
-    areas = []
-    for (left, right), (top, bottom) in product(pairwise(xs), pairwise(ys)):
-        x, y = Path(quad, closed=True).clip_to_bbox(Bbox.from_extents(left, top, right, bottom)).vertices.T
-        areas.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-    return "across" if max(areas) <= MAX_SHARE_ACROSS * sum(areas) else None

@@ -28,7 +28,7 @@ from fila.fineprint import fonts, generate, texts
 from fila.fineprint.marks import Block, Fact
 from fila.fineprint.pages import Draft, PageOptions, make_page
 from fila.fineprint.questions import WORDINGS, choose_facts, list_plain, list_wordings, word_question
-from fila.fineprint.tiles import Canvas, corners, locate
+from fila.fineprint.tiles import Canvas, corners
 from fila.training.data import DataArguments, SampleCollator, load_data_source, make_dataset, read_row
 from helpers import GRIDS, ROOT, tiny_processor
 
@@ -468,6 +468,12 @@ def test_missing_package_is_named(monkeypatch, tmp_path):
         generate.main(["--preview", "1", "--output_dir", str(tmp_path / "output")])
 
 
+def make_canvas(rows, columns, tile):
+    """The canvas of an image that is as large as so many tiles."""
+    size = rows * tile, columns * tile
+    return Canvas(size, tile, FilaImageProcessor(size=tile, patch_size=10, image_grid_pinpoints=[size]))
+
+
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
@@ -483,7 +489,7 @@ def test_missing_package_is_named(monkeypatch, tmp_path):
     ],
 )
 def test_locate(box, expected):
-    assert locate(corners(box), 100, (2, 3)) == expected
+    assert make_canvas(2, 3, 100).locate(corners(box)) == expected
 
 
 @settings(max_examples=150, deadline=None)
@@ -498,7 +504,8 @@ def test_locate_agrees_with_points_of_the_text(grid, center, size, angle):
     turn = np.radians(angle)
     along, across = size[0] * np.array([np.cos(turn), np.sin(turn)]), size[1] * np.array([-np.sin(turn), np.cos(turn)])
     start = np.array([center[0] * grid[1], center[1] * grid[0]]) * tile - (along + across) / 2
-    position = locate(np.array([start, start + along, start + along + across, start + across]), tile, grid)
+    quad = np.array([start, start + along, start + along + across, start + across])
+    position = make_canvas(*grid, tile).locate(quad)
     shares = (np.arange(steps) + 0.5) / steps
     points = start + shares[:, None, None] * along + shares[:, None] * across
     # What hangs over the edge of the canvas belongs to the tile at the edge.
