@@ -99,9 +99,11 @@ def table(page, style, width, height):
     head_paper = mix(style.paper, style.accent, rng.uniform(0.15, 0.9)) if is_filled else style.paper
     head_ink = page.ink_on(head_paper) if is_filled else rng.choice([style.ink, style.accent])
     numbers, others = rng.choice([(1, 0), (0, 0), (0.5, 0.5), (1, 0.5)])  # how cells are aligned
+    for row in range(count):  # below all rules
+        paper = head_paper if not row else style.shade if look == "stripes" and row % 2 else style.paper
+        block.bar(0, row * pitch, block.width, (row + 1) * pitch, paper)
     for row in range(count):
-        x, y, paper = 0, row * pitch, style.shade if look == "stripes" and row % 2 else style.paper
-        block.bar(0, y, block.width, y + pitch, paper if row else head_paper)
+        x, y = 0, row * pitch
         for number, (kind, column, cells) in enumerate(columns):
             align = (numbers if kind in _NUMERIC else others) if number else 0
             face, color = (style.body, style.ink) if row else (style.strong, head_ink)
@@ -155,9 +157,8 @@ def paragraph(page, style, width, height):
             block.write(style, " ".join(words), x, middle, style.body, align=align, room=room)
             continue
         gap = (room - sum(style.width(word, style.body) for word in words)) / max(1, len(words) - 1)
-        for word in words:
-            text = block.write(style, word, x, middle, style.body, new_line=word is words[0])
-            x = text.end + gap if word is not words[-1] else x
+        for position, word in enumerate(words):
+            x = block.write(style, word, x, middle, style.body, new_line=not position).end + gap
     block.width, block.height = width, count * style.pitch
     block.ask_count(len(block.lines), "lines")
     return block

@@ -112,13 +112,13 @@ class Style:
 @dataclass
 class Block:
     """A part of a page. Its left top corner is at (0, 0) until it is moved. `noun` says what it is in questions; `lines` are
-    its texts in reading order; if `in_order` one may ask what comes after a line; `title` is the text of its heading."""
+    its texts in reading order; if `in_order` one may ask what comes after a line; `title` is the [`Text`] of its heading."""
 
     noun: str
     width: float = 0
     height: float = 0
     in_order: bool = False
-    title: str | None = None
+    title: Text | None = None
     texts: list = field(default_factory=list)
     shapes: list = field(default_factory=list)
     lines: list = field(default_factory=list)

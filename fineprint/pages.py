@@ -114,7 +114,7 @@ class Draft:
             except DoesNotFit:
                 continue
             if used + block.height <= height and block.width <= width + 1:
-                block.title = parts[0].texts[0].text if parts else None
+                block.title = parts[0].texts[0] if parts else None
                 parts.append(block.move(rng.choice([0, 0, 0.5]) * (width - block.width), used))
                 self.blocks += [part.move(x, y) for part in parts]
                 return used + block.height

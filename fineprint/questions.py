@@ -122,16 +122,16 @@ def _is_only(kind, text, shown):
 
 def _find_facts(draft, texts, shown):
     """All that can be asked about a page without ambiguity, as facts whose blocks have names."""
-    rng, used, headings = draft.rng, draft.texts.used, {text.text: text for text in texts}
+    rng, used = draft.rng, draft.texts.used
     kinds = {folded: used.get(folded) for folded in {text.text.casefold() for text in texts}}
     facts = list(_find_single(draft, shown, kinds))
     nouns, counts = Counter(block.noun for block in draft.blocks), Counter(shown.casefold().splitlines())
     for block in draft.blocks:
         name, lines = f"the {block.noun}" if nouns[block.noun] == 1 else None, block.read().splitlines()
         if block.title and name:
-            block.ask("heading", [headings[block.title]], block=name)
+            block.ask("heading", [block.title], block=name)
         if block.title and (name is None or rng.random() < 0.3):
-            name = f'the {block.noun} {rng.choice(["under", "with the title", "called"])} "{block.title}"'
+            name = f'the {block.noun} {rng.choice(["under", "with the title", "called"])} "{block.title.text}"'
         if block.noun == "page":
             block.ask("heading", block.texts, block="the page")
         elif len(block.read()) <= MAX_ANSWER:

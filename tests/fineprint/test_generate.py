@@ -138,6 +138,15 @@ def test_text_is_inside_the_page_and_does_not_overlap(all_pages):
         assert (overlap < 0.1 * np.minimum(area[:, None], area[None])).all()
 
 
+def test_nothing_is_hidden_by_what_is_drawn_later(all_pages):
+    for page in all_pages:
+        for block in page.draft.blocks:
+            boxes = np.array([shape.box for shape in block.shapes if shape.method == "rectangle"]).reshape(-1, 4)
+            outside = (boxes[:, None, :2] < boxes[None, :, :2]) | (boxes[:, None, 2:] > boxes[None, :, 2:])
+            is_covered = ~outside.any(axis=-1)  # the first by the second
+            assert not np.triu(is_covered, 1).any(), block.noun
+
+
 def test_text_is_not_smaller_than_asked_for(all_pages):
     for page in all_pages:
         canvas = Canvas(page.image.size[::-1], TILE)
