@@ -27,7 +27,7 @@ MAX_NEW_TOKENS = 256
 ERROR = "This did not work"  # title of messages that the model does not see
 PAGES = FOLDER / "fineprint" / "foreign" / "pages"
 EXAMPLES = [  # of different programs, shapes, colors and languages
-    (FOLDER / "assets" / "receipt.png", "What is the name of the shop?"),
+    (FOLDER / "assets" / "receipt.png", "How much is the total?"),
     (PAGES / "xterm-gitlog.png", "Who wrote commit c2290ad4?"),
     (PAGES / "matplotlib-panels.png", "What is the heading of panel (b)?"),
     (PAGES / "weasyprint-prices.png", "How large is the deposit?"),

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows FILA on one image: prints the geometry, streams the answer, prints the timings and draws what the model saw.
 
-    python demo.py assets/receipt.png --prompt "What is the name of the shop?"
+    python demo.py assets/receipt.png --prompt "How much is the total?"
 
 Without an image, it takes the receipt, and asks about three pages that other programs typeset, too.
 """
@@ -122,7 +122,7 @@ def save_picture(picture, path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path, help="an image file (default: assets/receipt.png)")
-    parser.add_argument("--prompt", default="What is the name of the shop?", help="the question")
+    parser.add_argument("--prompt", default="How much is the total?", help="the question")
     parser.add_argument("--model", default=str(ROOT), help="model folder or Hub id (default: this repository)")
     parser.add_argument("--output", type=Path, default=Path("demo_output/views.png"), help="where to save the picture")
     parser.add_argument(

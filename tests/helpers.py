@@ -24,7 +24,7 @@ SMOLLM2_GGUF = _SMOLLM2 and Path(_SMOLLM2.origin).parent / "SmolLM2-135M-Instruc
 FUSION_TYPES = ["none", "cross_attention", "channel_concat", "cvfm"]
 # What the model at the root is asked and answers, as the README says.
 RECEIPT = ROOT / "assets" / "receipt.png"
-QUESTION = "What is the name of the shop?"
+QUESTION = "How much is the total?"
 ANSWER = re.search(r"skip_special_tokens=True\)\)  # (.+)", (ROOT / "README.md").read_text())[1]
 GRIDS = list(CANVASES)
 MORE_GRIDS = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5)]

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from helpers import (
+    ANSWER,
     FUSION_TYPES,
     MORE_GRIDS,
     QUESTION,
@@ -80,11 +81,11 @@ def test_answer_grows_and_is_that_of_generate(fila, expected):
 def test_conversation_has_all_turns_and_images_in_order(fila, tmp_path):
     other = tmp_path / "other.png"
     PIL.Image.new("RGB", (300, 100), "navy").save(other)
-    history = list(talk(QUESTION, [RECEIPT], "Corner Cafe"))
+    history = list(talk(QUESTION, [RECEIPT], ANSWER))
     inputs = fila.prepare({"text": "And this?", "files": [str(other)]}, history, app.TILED)
     assert inputs["image_sizes"].tolist() == [[439, 448], [100, 300]]
     text = fila.processor.decode(inputs["input_ids"][0]).replace("<image>", "")
-    places = [text.find(part) for part in (QUESTION, "Corner Cafe", "And this?")]
+    places = [text.find(part) for part in (QUESTION, ANSWER, "And this?")]
     assert -1 not in places and places == sorted(places)
     assert text.count("<|im_start|>user") == 2
     low = fila.prepare({"text": "And this?", "files": [str(other)]}, history, app.LOW_RESOLUTION)
