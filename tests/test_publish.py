@@ -20,7 +20,13 @@ REPOSITORY = {
     *("README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"),
     *("processor_config.json", "tokenizer.json", "tokenizer_config.json", *REMOTE_CODE_FILES),
 }
-PUBLISHED = REPOSITORY | {"LICENSE", "assets/architecture.svg", "assets/app.png", "assets/receipt.png"}
+PUBLISHED = REPOSITORY | {
+    "LICENSE",
+    "assets/architecture.svg",
+    "assets/app.png",
+    "assets/foreign.png",
+    "assets/receipt.png",
+}
 PAGES = [f"fineprint/foreign/pages/{name}.png" for name in ("matplotlib-panels", "weasyprint-prices", "xterm-gitlog")]
 SPACE = {"README.md", "app.py", "assets/receipt.png", "requirements.txt", *PAGES}
 AUTO_MODELS = ["AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"]
