@@ -14,7 +14,7 @@ from helpers import ROOT, default_processor
 nbformat = pytest.importorskip("nbformat", reason='needs nbformat: pip install -e ".[test]"')
 NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 MODEL = 'MODEL = ".."'
-MAX_BYTES = 300_000
+MAX_BYTES = 500_000
 
 
 def read_outputs(notebook):
