@@ -278,16 +278,17 @@ def test_pipelines_take_chats_and_prompts(task, processor, model):
     assert [outputs[0]["generated_text"] for outputs in batch] == [answer] * 2
 
 
-def test_default_checkpoint_processor_uses_the_canvases_of_the_paper():
+def test_default_checkpoint_processor_uses_the_canvases_of_the_paper_and_larger_ones_of_their_shapes():
     processor = FilaProcessor.from_pretrained(ROOT, trust_remote_code=True)
     grids = [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]
-    for image_processor in (processor.image_processor, FilaImageProcessor()):
+    for image_processor, scales in ((processor.image_processor, (1, 2, 3)), (FilaImageProcessor(), (1,))):
         size = image_processor.size["height"]
-        assert [tuple(side // size for side in canvas) for canvas in image_processor.image_grid_pinpoints] == grids
         assert all(side % size == 0 for canvas in image_processor.image_grid_pinpoints for side in canvas)
+        found = [tuple(side // size for side in canvas) for canvas in image_processor.image_grid_pinpoints]
+        assert found == [(scale * rows, scale * columns) for scale in scales for rows, columns in grids]
     num_tokens = (processor.image_processor.size["height"] // 14) ** 2
     counts = processor._get_num_multimodal_tokens([(2000, 3000), (300, 900)]).num_image_tokens
-    assert counts == [5 * num_tokens, 4 * num_tokens]
+    assert counts == [(1 + 6 * 6) * num_tokens, (1 + 3 * 9) * num_tokens]
 
 
 def test_view_is_drawn_with_the_heat_of_its_tokens(processor):

@@ -146,7 +146,9 @@ class WholeTraining(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.model, self.lm_head = model.model, model.lm_head  # so that parameters have the names that they have there
+        self.model = model.model  # so that parameters have the names that they have there
+        if not model.config.tie_word_embeddings:
+            self.lm_head = model.lm_head
         encoder = EncoderPretraining(model)
         self.heads, self.whole, self.encoder = encoder.heads, [model], [encoder]  # in lists: their modules are here
         for head in self.heads:  # so that they learn before the encoder learns from them

@@ -43,8 +43,8 @@ def test_recipes_make_pages_and_a_model(path):
         (train_checkpoint.main, "parts: [decodr]", "parts has 'decodr'; allowed are encoder"),
         (
             train_checkpoint.main,
-            "start: nowhere\nparts: [decoder]\ndecoder: {max_steps: 1, kinds: [{}]}",
-            "start nowhere is no FILA",
+            "start: /nowhere\nparts: [decoder]\ndecoder: {max_steps: 1, kinds: [{}]}",
+            "start /nowhere is no FILA",
         ),
         (train_checkpoint.main, "decoder: {max_steps: 1}", "There are no kinds of pages in decoder"),
         (train_checkpoint.main, "encoder: {max_steps: 1, kinds: [{sise: 56}]}", "kinds of encoder do not fit: .*sise"),
