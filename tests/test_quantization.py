@@ -4,13 +4,14 @@
 
 from importlib.util import find_spec
 
+import PIL.Image
 import pytest
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from fila import FilaForConditionalGeneration
-from helpers import ROOT, chat, chat_inputs, default_processor, random_image
+from helpers import QUESTION, RECEIPT, ROOT, chat, chat_inputs, default_processor
 
 VISION = ("model.vision_tower.", "model.multi_modal_projector.")
 
@@ -55,7 +56,7 @@ def test_quantized_model_answers_and_keeps_its_vision_after_a_round_trip(tmp_pat
     for name, parameter in original.named_parameters():
         if name.startswith(VISION):
             assert torch.equal(model.get_parameter(name).to(dtype), parameter.to(dtype)), name
-    inputs = chat_inputs(default_processor(), [chat(random_image(100, 200), "Read it.")])
+    inputs = chat_inputs(default_processor(), [chat(PIL.Image.open(RECEIPT), QUESTION)])
     answer = model.generate(**inputs, max_new_tokens=5, do_sample=False)
     assert answer.shape[1] > inputs["input_ids"].shape[1]
     model.save_pretrained(tmp_path)
