@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub import ModelCard, errors, snapshot_download
+from huggingface_hub import ModelCard, errors, is_offline_mode, snapshot_download
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -76,7 +76,8 @@ def resolve_source(name):
     if not path.is_dir():
         with library_errors(f"{name!r} is not a file or folder here, and the Hub does not give it"):
             source.name, _, revision = name.partition("@")
-            path = Path(snapshot_download(source.name, revision=revision or None, allow_patterns=SMALL_FILES))
+            options = {"revision": revision or None, "local_files_only": is_offline_mode()}
+            path = Path(snapshot_download(source.name, allow_patterns=SMALL_FILES, **options))
             source.folder, source.revision = path, path.name
             with suppress(errors.DryRunError, errors.OfflineModeIsEnabled):  # no network: the cache is all there is
                 files = snapshot_download(source.name, revision=path.name, dry_run=True)
