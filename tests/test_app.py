@@ -219,6 +219,8 @@ def server():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1"}
+    # The C library keeps a pool of memory for each thread, whose growth would look like a leak.
+    settings |= {"MALLOC_ARENA_MAX": "1"}
     process = subprocess.Popen([sys.executable, ROOT / "app.py"], env={**os.environ, **settings})
     try:
         for _ in range(480):
