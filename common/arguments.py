@@ -22,9 +22,7 @@ def library_errors(title):
         yield
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # those of Python, of an HTTP library and of the readers of weights have no class in common
+    except Exception as error:  # what Python, HTTP libraries and readers of weights raise has no class in common
         raise UserError(f"{title}: {type(error).__name__}: {error}") from error
 
 

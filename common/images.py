@@ -13,8 +13,8 @@ from fila.image_processing_fila import EXIF_ORIENTATION, load_image
 
 @contextmanager
 def _open_image(image):
-    """Opens an encoded image, a `dict` from [`~fila.training.rows.read_row`], without reading its pixels. What goes wrong in the `with`
-    block is a `ValueError` about the image, too."""
+    """Opens an encoded image, a `dict` from [`~fila.training.rows.read_row`], without reading its pixels. What goes wrong
+    in the `with` block is a `ValueError` about the image, too."""
     name, problem = image["path"] or "encoded in the row", "an image that cannot be read"
     try:
         with PIL.Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:

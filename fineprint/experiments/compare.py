@@ -32,12 +32,7 @@ from fila.common.files import new_files
 from fila.evaluation.metrics import mean_with_interval
 from fila.fineprint.experiments.cells import locate_characters, place_characters
 from fila.fineprint.experiments.pretrain import EncoderPretraining, train_network
-from fila.fineprint.experiments.train_checkpoint import (
-    WEIGHTS,
-    CheckpointArguments,
-    make_model,
-    make_pages,
-)
+from fila.fineprint.experiments.train_checkpoint import WEIGHTS, CheckpointArguments, make_model, make_pages
 from fila.fineprint.pages import PageOptions, make_page
 from fila.fineprint.tiles import Canvas
 

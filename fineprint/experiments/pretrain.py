@@ -115,8 +115,9 @@ class EncoderPretraining(nn.Module):
         features = torch.cat(self.model[0].get_image_features(**images).pooler_output)
         for hook in hooks:
             hook.remove()
-        seen = [features, *(stage_map.flatten(2).mT.flatten(0, 1) for stage_map in maps)]
-        targets = [labels, labels if fine_labels is None else fine_labels.flatten(0, 1), labels]
+        seen, targets = [features, *(stage_map.flatten(2).mT.flatten(0, 1) for stage_map in maps)], [labels]
+        if maps:
+            targets += [fine_labels.flatten(0, 1), labels]
         loss = sum(self.name_characters(*entry) for entry in zip(self.heads, seen, targets))
         if self.cell_embedding is None:
             return {"loss": loss}
