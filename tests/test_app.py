@@ -313,12 +313,16 @@ class Page:
         return [image.get_attribute("src") for image in self.find(".gallery-container img, .grid-wrap img")]
 
     def box(self):
-        return self.wait(lambda: [box for box in self.find("textarea") if box.is_displayed()])[0]
+        """The text box, once it can be used: while an answer comes it cannot, and what it holds is lost."""
+        return self.wait(lambda: [box for box in self.find("textarea") if box.is_displayed() and box.is_enabled()])[0]
 
     def upload(self, *paths):
+        self.box()
         (box,) = self.wait(lambda: self.find("input[type=file]"))
         self.driver.execute_script("arguments[0].value = ''", box)  # or the driver adds to the files of the last upload
         box.send_keys("\n".join(map(str, paths)))
+        # The button to send works before the files have come.
+        self.wait(lambda: len(self.find(".thumbnail-wrapper")) == len(paths))
 
     def give(self, path, kind):
         """Pastes or drops an image."""
@@ -336,8 +340,7 @@ class Page:
 
     def wait_for_answer(self, number, text=""):
         """Waits until answer `number`, counted from 1, has this text in it, or any."""
-        self.wait(lambda: len(self.answers()) >= number and text in self.answers()[-1] and self.answers()[-1])
-        return self.answers()[-1]
+        return self.wait(lambda: [answer for answer in self.answers()[number - 1 :] if answer and text in answer])[0]
 
 
 @pytest.mark.slow
