@@ -116,6 +116,7 @@ def write_tables(folder):
 
 
 def run_script(script, arguments):
+    multiprocessing.set_start_method(None, force=True)  # the default of train.py, not that of this process
     importlib.import_module(f"fila.benchmarks.{script}").main(arguments)
 
 
@@ -136,8 +137,8 @@ def main(arguments=None):
         )
     folder.mkdir(parents=True, exist_ok=True)
     names = [] if options.table else options.names or runs
-    # Processes start with the libraries loaded, whose import takes most of the time at toy sizes, and nothing of each other.
-    context = multiprocessing.get_context("forkserver")
+    # Processes share nothing. At toy sizes, where imports would take most of the time, they start with the libraries loaded.
+    context = multiprocessing.get_context("forkserver" if options.preset == "small" else "spawn")
     context.set_forkserver_preload(sorted({f"fila.benchmarks.{runs[name][0].split()[0]}" for name in names}))
     failed = []
     if options.preset == "gpu" and not options.names:
