@@ -15,6 +15,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,11 @@ def test_blocks_run_as_written(tmp_path):
     command = [sys.executable, ROOT / "tests" / "run_blocks.py"]
     result = subprocess.run(command, input=content, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-6000:]
+    paths = [path for folder in pages for path in Path(folder).iterdir()]
+    names = {path.name + "/" * path.is_dir() for path in paths if not (ROOT / path.name).exists()}
+    check = ["git", "check-ignore", "--no-index", *sorted(names)]
+    ignored = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.returncode == 128 or set(ignored.stdout.split()) == names  # 128: not a git repository
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
