@@ -25,9 +25,9 @@ class Camera:
         self.margin = min(width, height) * rng.uniform(0.02, 0.07)
         self.is_straight = not is_photo and rng.random() < 0.855
         page = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (self.size / 2)
-        turn = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
-        cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        seen = page if self.is_straight else page @ np.array([[cosine, sine], [-sine, cosine]])
+        turn = math.radians(rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+        rotation = [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
+        seen = page if self.is_straight else page @ np.array(rotation)
         if is_photo:
             seen = seen + np.array([[rng.uniform(-0.05, 0.05) for _ in "xy"] for _ in page]) * self.size
         # Shrunk until all that is within the margin is in the image.
@@ -35,8 +35,8 @@ class Camera:
         start, end = page + self.size / 2, seen + self.size / 2
         rows = [[x, y, 1, 0, 0, 0, -x * u, -y * u] for (x, y), (u, v) in zip(start, end)]
         rows += [[0, 0, 0, x, y, 1, -x * v, -y * v] for (x, y), (u, v) in zip(start, end)]
-        matrix = np.append(np.linalg.solve(np.array(rows), np.concatenate([end[:, 0], end[:, 1]])), 1)
-        self.matrix = np.eye(3) if self.is_straight else matrix.reshape(3, 3)
+        matrix = np.append(np.linalg.solve(rows, end.T.flatten()), 1).reshape(3, 3)
+        self.matrix = np.eye(3) if self.is_straight else matrix
 
     def to_image(self, points):
         """Points of the page, (..., 2) as (x, y), in the image."""

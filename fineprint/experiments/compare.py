@@ -95,9 +95,7 @@ def read_words(network, processor, options):
         low, high = (points - half) // side, (points + half) // side
         words = pd.DataFrame({"word": characters.words, "x": low[:, 0], "y": low[:, 1], "right": high[:, 0]})
         words["bottom"], words["place"] = high[:, 1], [place is not None for place in places]
-        words["read"] = [
-            place is not None and found[place] == index for place, index in zip(places, characters.indices)
-        ]
+        words["read"] = [bool(place and found[place] == index) for place, index in zip(places, characters.indices)]
         for _, word in words.groupby("word"):
             if word["place"].all():  # its cells hold no more than can be named
                 is_inside = word["x"].min() == word["right"].max() and word["y"].min() == word["bottom"].max()
@@ -114,7 +112,7 @@ def run_strategy(options, fusion_type, seed):
         if not (folder / WEIGHTS).exists():
             settings = dict(options.encoder)
             pages = make_pages(options, settings, processor.for_model(network.model[0].config), seed)
-            train_network(network, pages.make_images, folder, settings)
+            train_network(network, pages.make_images, folder, **settings)
             with new_files(folder) as new:
                 save_file(network.state_dict(), new / WEIGHTS)
         network.load_state_dict(load_file(folder / WEIGHTS))
@@ -157,12 +155,10 @@ def write_results(options, summary):
     axis.set_xticks(places, [NAMES[name].replace(" (", "\n(") for name in summary], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8)
-
-    def show(cell):
-        return "{:.1f} [{:.1f}, {:.1f}]".format(*cell) if isinstance(cell, list) else f"{cell:.1f}"
-
     rows = [("strategy", *keys), ["---"] * (1 + len(keys))]
-    rows += [(NAMES[name], *(show(values[key]) for key in keys)) for name, values in summary.items()]
+    for name, values in summary.items():
+        forms = ("{:.1f} [{:.1f}, {:.1f}]" if isinstance(values[key], list) else "{:.1f}" for key in keys)
+        rows.append((NAMES[name], *(form.format(*np.atleast_1d(values[key])) for form, key in zip(forms, keys))))
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     with new_files(options.output_dir, last="comparison.json") as folder:
         figure.savefig(folder / "comparison.png", dpi=110)
