@@ -61,12 +61,26 @@ class Camera:
 
     def take(self, image, desk):
         """The image of a drawn page; `desk` is the color of what lies around it."""
+        rng = self.rng
         if not self.is_straight:
             inverse = np.linalg.inv(self.matrix)
             inverse = (inverse / inverse[2, 2]).flatten()[:8].tolist()
             method = Transform.PERSPECTIVE if self.is_photo else Transform.AFFINE
             image = image.transform(image.size, method, inverse, Resampling.BILINEAR, fillcolor=desk)
-        return _photograph(self.rng, image) if self.is_photo else image
+        if not self.is_photo:
+            return image
+        if rng.random() < 0.8:  # uneven light
+            light = PIL.Image.frombytes("L", (3, 3), bytes(rng.randrange(150, 256) for _ in range(9)))
+            image = ImageChops.multiply(image, light.resize(image.size, Resampling.BILINEAR).convert("RGB"))
+        if rng.random() < 0.25:
+            image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
+        if rng.random() < 0.6:
+            left, top = (rng.randrange(max(1, 2048 - side)) for side in image.size)
+            grain = _grain(rng.choice([3, 6, 10])).crop((left, top, left + image.width, top + image.height))
+            image = ImageChops.add(image, grain.convert("RGB"), offset=-128)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=rng.randint(45, 92))
+        return PIL.Image.open(file).convert("RGB")
 
 
 @cache
@@ -74,19 +88,3 @@ def _grain(strength):
     """A piece of noise around 128, from which the noise of all images is cut."""
     noise = np.random.default_rng(0).standard_normal((2048, 2048), dtype=np.float32) * strength + 128
     return PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8))
-
-
-def _photograph(rng, image):
-    width, height = image.size
-    if rng.random() < 0.8:
-        light = PIL.Image.frombytes("L", (3, 3), bytes(rng.randrange(150, 256) for _ in range(9)))
-        image = ImageChops.multiply(image, light.resize(image.size, Resampling.BILINEAR).convert("RGB"))
-    if rng.random() < 0.25:
-        image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
-    if rng.random() < 0.6:
-        left, top = rng.randrange(max(1, 2048 - width)), rng.randrange(max(1, 2048 - height))
-        grain = _grain(rng.choice([3, 6, 10])).crop((left, top, left + width, top + height))
-        image = ImageChops.add(image, grain.convert("RGB"), offset=-128)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=rng.randint(45, 92))
-    return PIL.Image.open(file).convert("RGB")

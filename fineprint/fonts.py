@@ -110,17 +110,16 @@ def _find_faces():
     for path in sorted(paths, key=lambda path: (path.name, path)):
         if path.stat().st_size > MAX_FILE_SIZE:
             continue
-        family, style, axes = None, None, []
+        family, style, axes = "", "", []
         with suppress(OSError):  # not a font, or one without variations
             font = ImageFont.truetype(path, 20, layout_engine=ImageFont.Layout.BASIC)
-            family, style = font.getname()
+            family, style = (name or "" for name in font.getname())
             axes = [axis["name"] for axis in font.get_variation_axes()]
-        if not any(b"eight" in axis for axis in axes):
-            yield family, _STYLES.get((style or "").lower()), Face(str(path))
-            continue
-        family = _WEIGHT_NAMES.sub("", family or "")
-        for style, weight in [("italic", 400)] if "talic" in path.name else [("regular", 400), ("bold", 700)]:
-            yield family, style, Face(str(path), weight)
+        weights = {_STYLES.get(style.lower()): None}
+        if any(b"eight" in axis for axis in axes):
+            family = _WEIGHT_NAMES.sub("", family)
+            weights = {"italic": 400} if "talic" in path.name else {"regular": 400, "bold": 700}
+        yield from ((family, style, Face(str(path), weight)) for style, weight in weights.items())
 
 
 @cache
