@@ -114,22 +114,14 @@ def crop_page(rng, page, characters, side):
 
 @dataclass
 class Kind:
-    """A kind of batches of pages.
+    """A kind of batches of pages. With `num_crops`, an encoder sees, instead of each page, so many parts of it, each about as
+    large as a view; nothing is asked about them."""
 
-    Args:
-        size (`int`): `PageOptions.tile_size`, which their sizes follow.
-        is_tiled (`bool`): whether the image processor tiles them.
-        num_crops (`int`): instead of each page, an encoder sees so many parts of it, each about as large as a view; nothing is
-            asked about them.
-        batch_size (`int`): pages of a batch.
-        share (`float`): how often the kind is drawn, relative to others.
-    """
-
-    size: int = 336
-    is_tiled: bool = True
+    size: int = 336  # `PageOptions.tile_size`, which the sizes of the pages follow
+    is_tiled: bool = True  # by the image processor
     num_crops: int = 0
-    batch_size: int = 4
-    share: float = 1.0
+    batch_size: int = 4  # in pages
+    share: float = 1.0  # how often the kind is drawn, relative to others
 
 
 class Pages:
