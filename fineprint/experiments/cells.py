@@ -145,17 +145,13 @@ class Pages:
             own.image_processor = copy(processor.image_processor)
             own.image_processor.do_dynamic_tiling = is_tiled
 
-    def choose(self, number):
-        """`tuple`: the [`Kind`] of a batch, its `PageOptions`, and a `random.Random`."""
-        rng = random.Random(f"{self.seed}/{number}")
-        kinds = list(zip(self.kinds, self.options))
-        return *rng.choices(kinds, [kind.share for kind in self.kinds])[0], rng
-
     def draw(self, number):
-        """`tuple`: the pages of a batch, their [`Kind`], the processor they are for, and a `random.Random`."""
-        kind, options, rng = self.choose(number)
+        """`tuple`: the pages of a batch, an iterator that makes them, their [`Kind`], the processor they are for, and a
+        `random.Random`."""
+        rng = random.Random(f"{self.seed}/{number}")
+        kind, options = rng.choices(list(zip(self.kinds, self.options)), [kind.share for kind in self.kinds])[0]
         rows = range(number * 64, number * 64 + kind.batch_size)
-        return [make_page(self.seed, row, options) for row in rows], kind, self.processors[kind.is_tiled], rng
+        return (make_page(self.seed, row, options) for row in rows), kind, self.processors[kind.is_tiled], rng
 
     def make_images(self, number):
         """`dict` of tensors: the inputs of the vision tower, the `labels` of its visual tokens, and, if nothing is tiled,
@@ -176,16 +172,16 @@ class Pages:
 
     def make_batch(self, number):
         """`dict` of tensors: of a kind with `num_crops`, what [`make_images`] makes, else what [`make_conversations`] does."""
-        is_cropped = self.choose(number)[0].num_crops > 0
-        return self.make_images(number) if is_cropped else self.make_conversations(number)
+        _, kind, *_ = self.draw(number)
+        return self.make_images(number) if kind.num_crops else self.make_conversations(number)
 
     def make_conversations(self, number):
         """`dict` of tensors: what a [`FilaDataCollator`] makes of pages and the questions about them."""
         pages, _, processor, _ = self.draw(number)
-        image_processor = processor.image_processor
-        num_tokens = max(image_processor.get_number_of_image_tokens(*page.image.size[::-1]) for page in pages)
-        collator = FilaDataCollator(processor, max_length=num_tokens + self.max_text)
-        return collator([{"messages": make_messages(page.samples), "images": [page.image]} for page in pages])
+        rows = [{"messages": make_messages(page.samples), "images": [page.image]} for page in pages]
+        count_tokens = processor.image_processor.get_number_of_image_tokens
+        num_tokens = max(count_tokens(*row["images"][0].size[::-1]) for row in rows)
+        return FilaDataCollator(processor, max_length=num_tokens + self.max_text)(rows)
 
     def make_cells(self, number):
         """`dict` of tensors: conversations about pages whose visual tokens are labels. `input_ids`, `position_ids`,

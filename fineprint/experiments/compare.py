@@ -155,10 +155,12 @@ def write_results(options, summary):
     axis.set_xticks(places, [NAMES[name].replace(" (", "\n(") for name in summary], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8)
+
+    def show(cell):
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*cell) if isinstance(cell, list) else f"{cell:.1f}"
+
     rows = [("strategy", *keys), ["---"] * (1 + len(keys))]
-    for name, values in summary.items():
-        forms = ("{:.1f} [{:.1f}, {:.1f}]" if isinstance(values[key], list) else "{:.1f}" for key in keys)
-        rows.append((NAMES[name], *(form.format(*np.atleast_1d(values[key])) for form, key in zip(forms, keys))))
+    rows += [(NAMES[name], *(show(values[key]) for key in keys)) for name, values in summary.items()]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     with new_files(options.output_dir, last="comparison.json") as folder:
         figure.savefig(folder / "comparison.png", dpi=110)

@@ -98,7 +98,7 @@ def test_batches_are_the_same_whenever_they_are_made_and_no_page_comes_twice(pro
 def test_cells_of_the_decoder_are_those_of_its_visual_tokens_in_their_places(processor):
     pages, num_kept = Pages(3, processor, [TILED], max_text=100_000), 0
     for number in range(4):
-        batch, (drawn, _, _, _) = pages.make_cells(number), pages.draw(number)
+        batch, drawn = pages.make_cells(number), list(pages.draw(number)[0])
         is_image, cells = batch["input_ids"] == processor.image_token_id, iter(batch["cells"])
         for page, row, positions in zip(drawn, is_image, batch["position_ids"]):
             labels = label_image(page.image.size, locate_characters(page), processor.image_processor)
