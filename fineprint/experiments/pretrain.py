@@ -148,9 +148,7 @@ class WholeTraining(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.model = model.model  # so that parameters have the names that they have there
-        if not model.config.tie_word_embeddings:
-            self.lm_head = model.lm_head
+        self.model = model.model  # so that parameters have the names that they have there; the head is tied
         encoder = EncoderPretraining(model)
         self.heads, self.whole, self.encoder = encoder.heads, [model], [encoder]  # in lists: their modules are here
         for head in self.heads:  # so that they learn before the encoder learns from them
@@ -166,9 +164,7 @@ class DecoderPretraining(nn.Module):
 
     def __init__(self, model, cell_embedding):
         super().__init__()
-        self.language_model = model.model.language_model
-        if not model.config.tie_word_embeddings:  # otherwise it is the embedding of the former
-            self.lm_head = model.lm_head
+        self.language_model = model.model.language_model  # its embedding is the head, too
         self.model = [model]  # in a list: its vision is not trained
         self.image_token_id, self.cell_embedding = model.config.image_token_id, cell_embedding
 

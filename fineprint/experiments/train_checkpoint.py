@@ -39,9 +39,7 @@ class CheckpointArguments:
     parts: list[str] = HfArg(default_factory=lambda: list(PARTS), help=f"Which to do: {', '.join(PARTS)}.")
     start: str | None = HfArg(default=None, help="FILA to start from; without it, random weights.")
     model: dict = HfArg(default_factory=dict, help="Changes to the config at the root, of random weights.")
-    canvas_scales: list[int] = HfArg(
-        default_factory=lambda: [1], help="Sides of canvases, as multiples of the paper's."
-    )
+    canvas_scales: list[int] = HfArg(default_factory=lambda: [1], help="Sides of canvases, in the paper's sides.")
     tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels.")
     assets: str | None = HfArg(default=None, help="Fonts and texts from `--pack`; without it, what is installed.")
     seed: int = HfArg(default=0, help="Of the first weights and of the pages.")
@@ -140,7 +138,6 @@ def write_model(options):
     """Writes the model that all parts have trained."""
     model, processor = make_model(options)
     load_parts(model, options, PARTS)
-    model.tie_weights()
     model.to(torch.bfloat16)
     output = Path(options.output_dir) / "model"
     with new_files(output) as folder:
