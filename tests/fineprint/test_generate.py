@@ -409,6 +409,14 @@ def test_a_pack_makes_pages_where_neither_fonts_nor_faker_are_installed(tmp_path
         patch.setattr(fonts, "find_families", lambda assets: some)
         generate.main(["--pack", "true", "--output_dir", str(tmp_path / "pack")])
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.[ot]tf")) < 1_000_000
+
+    def read(families):
+        return {
+            name: {style: (face.path.split("/")[-1], face.weight) for style, face in faces.items()}
+            for name, faces in families.items()
+        }
+
+    assert read(fonts.find_families(tmp_path / "pack")) == read(some)
     script = f"""
 import hashlib, sys
 sys.modules.update(dict.fromkeys(("faker", "wonderwords", "fontTools", "matplotlib")))
