@@ -3,7 +3,6 @@
 """The kinds of blocks. Each function draws one into a width and a height, or raises `DoesNotFit`."""
 
 import textwrap
-from string import ascii_lowercase, ascii_uppercase
 
 from fila.fineprint.marks import Block, mix
 from fila.fineprint.texts import LABELS, TABLES, DoesNotFit
@@ -173,8 +172,7 @@ def sequence(page, style, width, height):
     for number in range(draw_count(rng, 2, 10, height, style.pitch)):
         middle, radius = (number + 0.5) * style.pitch, style.capital * 0.22
         if is_sign:
-            signs = {"1": str(number + 1), "a": ascii_lowercase[number], "A": ascii_uppercase[number]}
-            sign = look.translate(str.maketrans(signs))
+            sign = look.translate({ord("1"): str(number + 1), ord("a"): ord("a") + number, ord("A"): ord("A") + number})
             block.write(style, sign, style.capital * 0.3, middle, style.body, style.accent)
         elif look:
             fill = style.accent if look == "dot" else None
@@ -211,55 +209,49 @@ def form(page, style, width, height):
 
 def chart(page, style, width, height):
     """Upright or lying bars, or a line, with labels and values."""
-    rng, block, look = page.rng, Block("chart"), page.rng.choice(["bars", "line", "lying"])
+    rng, block, look = page.rng, Block("chart", width), page.rng.choice(["bars", "line", "lying"])
     page.texts.forms["amount"] = [rng.choice(TABLES["amounts"])]
     if look == "lying":
         count, kind, rooms = draw_count(rng, 3, 8, height, style.pitch), "item", (width * 0.35, width * 0.2)
-        height = count * style.pitch
+        block.height = count * style.pitch
     else:
-        height = min(height, style.pitch * rng.uniform(7, 14), width)
+        block.height = min(height, style.pitch * rng.uniform(7, 14), width)
         count, kind = draw_count(rng, 3, 8, width, style.capital * 5), rng.choice(_KINDS["bar"])
         rooms = [width / count * 0.92] * 2
-        if height < style.pitch * 5:
+        if block.height < style.pitch * 5:
             raise DoesNotFit
     rows = [(page.draw(kind, style, rooms[0]), page.draw("amount", style, rooms[1])) for _ in range(count)]
     amounts = [float(value.rstrip("%")) for _, value in rows]
-    draw = _draw_lying if look == "lying" else _draw_upright
-    draw(page, style, block, width, height, rows, [amount / max(amounts) for amount in amounts], look)
-    block.width, block.height = width, height
+    shares = [amount / max(amounts) for amount in amounts]
+    if look == "lying":
+        left = max(style.width(label) for label, _ in rows) + style.pad
+        room, thick = width * 0.78 - left - style.pad, style.pitch * rng.uniform(0.2, 0.38)
+        for number, ((label, value), share) in enumerate(zip(rows, shares)):
+            middle, end = (number + 0.5) * style.pitch, left + max(1, room * share)
+            block.bar(left, middle - thick, end, middle + thick, style.accent)
+            block.write(style, label, 0, middle, align=1, room=left - style.pad)
+            block.write(style, value, end + style.pad / 2, middle, new_line=False)
+    else:
+        slot, floor, r = width / count, block.height - style.pitch, style.capital / 3
+        points = [((n + 0.5) * slot, floor - share * (floor - style.pitch * 1.1)) for n, share in enumerate(shares)]
+        if look == "line":
+            block.shape("line", sum(points, ()), fill=style.accent, width=max(1, round(style.capital / 5)))
+        half, several = slot * rng.uniform(0.15, 0.4), rng.random() < 0.3
+        for (label, value), (x, top) in zip(rows, points):
+            if look == "bars":
+                block.bar(x - half, top, x + half, floor, page.fill_on(style) if several else style.accent)
+            else:
+                room, y = style.width(value) / 2 + 2, top - style.pitch / 2
+                block.shape("ellipse", _around(x, top, r), fill=style.accent)
+                block.bar(x - room, y - r * 2, x + room, y + r * 2, style.paper)  # under the value
+            block.write(style, label, x - slot / 2, block.height - style.pitch * 0.4, align=0.5, room=slot)
+            block.write(style, value, x - slot / 2, top - style.pitch / 2, align=0.5, room=slot, new_line=False)
+        block.bar(0, floor, width, floor + style.rule, style.line)
     for label, value in block.lines:
         block.ask("value", [value], key=label.text, what="value in the chart")
     block.ask_extremes(amounts, [label for label, _ in block.lines], "lowest value", "highest value")
     block.ask_count(count, "values")
     return block
-
-
-def _draw_upright(page, style, block, width, height, rows, shares, look):
-    slot, floor, r = width / len(rows), height - style.pitch, style.capital / 3
-    points = [((n + 0.5) * slot, floor - share * (floor - style.pitch * 1.1)) for n, share in enumerate(shares)]
-    if look == "line":
-        block.shape("line", sum(points, ()), fill=style.accent, width=max(1, round(style.capital / 5)))
-    half, several = slot * page.rng.uniform(0.15, 0.4), page.rng.random() < 0.3
-    for (label, value), (x, top) in zip(rows, points):
-        if look == "bars":
-            block.bar(x - half, top, x + half, floor, page.fill_on(style) if several else style.accent)
-        else:
-            room, y = style.width(value) / 2 + 2, top - style.pitch / 2
-            block.shape("ellipse", _around(x, top, r), fill=style.accent)
-            block.bar(x - room, y - r * 2, x + room, y + r * 2, style.paper)  # under the value
-        block.write(style, label, x - slot / 2, height - style.pitch * 0.4, align=0.5, room=slot)
-        block.write(style, value, x - slot / 2, top - style.pitch / 2, align=0.5, room=slot, new_line=False)
-    block.bar(0, floor, width, floor + style.rule, style.line)
-
-
-def _draw_lying(page, style, block, width, height, rows, shares, look):
-    left = max(style.width(label) for label, _ in rows) + style.pad
-    room, thick = width * 0.78 - left - style.pad, style.pitch * page.rng.uniform(0.2, 0.38)
-    for number, ((label, value), share) in enumerate(zip(rows, shares)):
-        middle, end = (number + 0.5) * style.pitch, left + max(1, room * share)
-        block.bar(left, middle - thick, end, middle + thick, style.accent)
-        block.write(style, label, 0, middle, align=1, room=left - style.pad)
-        block.write(style, value, end + style.pad / 2, middle, new_line=False)
 
 
 def code(page, style, width, height):

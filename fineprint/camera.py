@@ -25,9 +25,9 @@ class Camera:
         self.margin = min(width, height) * rng.uniform(0.02, 0.07)
         self.is_straight = not is_photo and rng.random() < 0.855
         page = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (self.size / 2)
-        turn = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
-        cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        seen = page if self.is_straight else page @ np.array([[cosine, sine], [-sine, cosine]])
+        turn = math.radians(rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+        rotation = [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
+        seen = page if self.is_straight else page @ np.array(rotation)
         if is_photo:
             seen = seen + np.array([[rng.uniform(-0.05, 0.05) for _ in "xy"] for _ in page]) * self.size
         # Shrunk until all that is within the margin is in the image.
@@ -35,8 +35,8 @@ class Camera:
         start, end = page + self.size / 2, seen + self.size / 2
         rows = [[x, y, 1, 0, 0, 0, -x * u, -y * u] for (x, y), (u, v) in zip(start, end)]
         rows += [[0, 0, 0, x, y, 1, -x * v, -y * v] for (x, y), (u, v) in zip(start, end)]
-        matrix = np.append(np.linalg.solve(np.array(rows), np.concatenate([end[:, 0], end[:, 1]])), 1)
-        self.matrix = np.eye(3) if self.is_straight else matrix.reshape(3, 3)
+        matrix = np.append(np.linalg.solve(rows, end.T.flatten()), 1).reshape(3, 3)
+        self.matrix = np.eye(3) if self.is_straight else matrix
 
     def to_image(self, points):
         """Points of the page, (..., 2) as (x, y), in the image."""
@@ -61,12 +61,26 @@ class Camera:
 
     def take(self, image, desk):
         """The image of a drawn page; `desk` is the color of what lies around it."""
+        rng = self.rng
         if not self.is_straight:
             inverse = np.linalg.inv(self.matrix)
             inverse = (inverse / inverse[2, 2]).flatten()[:8].tolist()
             method = Transform.PERSPECTIVE if self.is_photo else Transform.AFFINE
             image = image.transform(image.size, method, inverse, Resampling.BILINEAR, fillcolor=desk)
-        return _photograph(self.rng, image) if self.is_photo else image
+        if not self.is_photo:
+            return image
+        if rng.random() < 0.8:  # uneven light
+            light = PIL.Image.frombytes("L", (3, 3), bytes(rng.randrange(150, 256) for _ in range(9)))
+            image = ImageChops.multiply(image, light.resize(image.size, Resampling.BILINEAR).convert("RGB"))
+        if rng.random() < 0.25:
+            image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
+        if rng.random() < 0.6:
+            left, top = (rng.randrange(max(1, 2048 - side)) for side in image.size)
+            grain = _grain(rng.choice([3, 6, 10])).crop((left, top, left + image.width, top + image.height))
+            image = ImageChops.add(image, grain.convert("RGB"), offset=-128)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=rng.randint(45, 92))
+        return PIL.Image.open(file).convert("RGB")
 
 
 @cache
@@ -74,19 +88,3 @@ def _grain(strength):
     """A piece of noise around 128, from which the noise of all images is cut."""
     noise = np.random.default_rng(0).standard_normal((2048, 2048), dtype=np.float32) * strength + 128
     return PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8))
-
-
-def _photograph(rng, image):
-    width, height = image.size
-    if rng.random() < 0.8:
-        light = PIL.Image.frombytes("L", (3, 3), bytes(rng.randrange(150, 256) for _ in range(9)))
-        image = ImageChops.multiply(image, light.resize(image.size, Resampling.BILINEAR).convert("RGB"))
-    if rng.random() < 0.25:
-        image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.6)))
-    if rng.random() < 0.6:
-        left, top = rng.randrange(max(1, 2048 - width)), rng.randrange(max(1, 2048 - height))
-        grain = _grain(rng.choice([3, 6, 10])).crop((left, top, left + width, top + height))
-        image = ImageChops.add(image, grain.convert("RGB"), offset=-128)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=rng.randint(45, 92))
-    return PIL.Image.open(file).convert("RGB")

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Font families: found where pip and Debian put them, checked for legible letters, each in one split. And their glyphs."""
 
-import json
 import re
 import sys
 import zlib
@@ -103,41 +102,39 @@ def is_monospaced(face):
     return text_width(face, 64, "i") == text_width(face, 64, "W")
 
 
-def _find_faces():
-    """Yields (family, style, face) of every font file that is installed."""
-    paths = [path for folder in dict.fromkeys(sys.path) for pattern in _PACKAGED for path in Path(folder).glob(pattern)]
-    paths += _SYSTEM.rglob("*.[ot]tf")
+def _find_faces(assets):
+    """Yields (family, style, face) of every font file that is packed, or if `assets` is `None`, installed."""
+    if assets is None:
+        folders = map(Path, dict.fromkeys(sys.path))
+        paths = [path for folder in folders for pattern in _PACKAGED for path in folder.glob(pattern)]
+        paths += _SYSTEM.rglob("*.[ot]tf")
+    else:
+        paths = Path(assets, "fonts").iterdir()
     for path in sorted(paths, key=lambda path: (path.name, path)):
         if path.stat().st_size > MAX_FILE_SIZE:
             continue
-        family, style, axes = None, None, []
+        family, style, axes = "", "", []
         with suppress(OSError):  # not a font, or one without variations
             font = ImageFont.truetype(path, 20, layout_engine=ImageFont.Layout.BASIC)
-            family, style = font.getname()
+            family, style = (name or "" for name in font.getname())
             axes = [axis["name"] for axis in font.get_variation_axes()]
-        if not any(b"eight" in axis for axis in axes):
-            yield family, _STYLES.get((style or "").lower()), Face(str(path))
-            continue
-        family = _WEIGHT_NAMES.sub("", family or "")
-        for style, weight in [("italic", 400)] if "talic" in path.name else [("regular", 400), ("bold", 700)]:
-            yield family, style, Face(str(path), weight)
+        weights = {_STYLES.get(style.lower()): None}
+        if any(b"eight" in axis for axis in axes):
+            family = _WEIGHT_NAMES.sub("", family)
+            weights = {"italic": 400} if "talic" in path.name else {"regular": 400, "bold": 700}
+        yield from ((family, style, Face(str(path), weight)) for style, weight in weights.items())
 
 
 @cache
 def find_families(assets):
     """`dict[str, dict[str, Face]]`: families by name, their faces by style: "regular", and where they exist "bold" and
     "italic". They are those in the folder `assets`, which [`pack_fonts`] wrote, or, if that is `None`, those installed."""
-    if assets is not None:
-        index, folder = json.loads((Path(assets) / "fonts.json").read_text(encoding="utf-8")), Path(assets) / "fonts"
-        return {
-            family: {style: Face(str(folder / name), weight) for style, (name, weight) in faces.items()}
-            for family, faces in index.items()
-        }
     families = {}
-    for family, style, face in _find_faces():
+    for family, style, face in _find_faces(assets):
         if family and style and not _UNUSABLE.search(family):
             families.setdefault(family, {}).setdefault(style, face)
-    return {name: faces for name, faces in sorted(families.items()) if _is_legible(faces.get("regular"))}
+    # What is packed was checked before, where fontTools is installed.
+    return {name: faces for name, faces in sorted(families.items()) if assets or _is_legible(faces.get("regular"))}
 
 
 @cache
@@ -155,9 +152,6 @@ def pack_fonts(folder):
     from fontTools import subset
 
     (folder / "fonts").mkdir()
-    index, options = {}, [f"--text={''.join(CHARACTERS)}", "--layout-features=", "--notdef-outline"]
-    for family, faces in find_families(None).items():
-        index[family] = {style: (Path(face.path).name, face.weight) for style, face in faces.items()}
-        for path in {face.path for face in faces.values()}:
-            subset.main([path, f"--output-file={folder / 'fonts' / Path(path).name}", *options])
-    (folder / "fonts.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    options = [f"--text={''.join(CHARACTERS)}", "--layout-features=", "--notdef-outline", "--name-IDs=*"]
+    for path in {face.path for faces in find_families(None).values() for face in faces.values()}:
+        subset.main([path, f"--output-file={folder / 'fonts' / Path(path).name}", *options])

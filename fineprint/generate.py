@@ -8,10 +8,7 @@
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides.
 
-The first command's folder can be given to `datasets.load_dataset`: splits train, validation and test in chat format, of which
-train has all questions about a page in one conversation, the others one. Row i depends on the seed, the split and i alone,
-and on the fonts and the versions of Faker, wonderwords and Python that are installed. A pack fixes those: with
-`--assets build/pack` pages are the same everywhere.
+fineprint/README.md says what is in the folder, and on what the pages depend.
 """
 
 import io
@@ -118,10 +115,9 @@ def draw_preview(options, path):
         image, samples, _ = make_page(options.seed, row, options)
         canvas, lines = Canvas(image.size[::-1], options.tile_size), []
         axis.imshow(image)
-        lines_along = (axis.axvline, axis.axhline)
-        for draw, count, offset, scale in zip(lines_along, canvas.grid[::-1], canvas.offset, canvas.scale):
-            for step in range(1, count):
-                draw((step * options.tile_size - offset) / scale, color="blue")
+        for draw, cuts, offset, scale in zip((axis.axvline, axis.axhline), canvas.cuts, canvas.offset, canvas.scale):
+            for cut in cuts:
+                draw((cut - offset) / scale, color="blue")
         for sample in samples:
             axis.fill(*sample.box.T, fill=False, edgecolor="red")
             position, height = canvas.locate(sample.box), sample.text_height * canvas.scale[1]

@@ -15,9 +15,7 @@ from fila.fineprint.fonts import CHARACTERS
 
 TABLES = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
 # Labels by the kind of value they name. All splits share them; half of the labels on a page are drawn words instead.
-LABELS, _FORMS, _PARTS = (
-    {name: texts.split("|") for name, texts in TABLES[table].items()} for table in ("labels", "forms", "parts")
-)
+LABELS, _FORMS, _PARTS = TABLES["labels"], TABLES["forms"], TABLES["parts"]
 _PARTS |= {name: [f"{n:0{size}}" for n in range(low, end)] for name, (low, end, size) in TABLES["numbers"].items()}
 _PROSE = re.compile(r"(?<=[.:] )[A-Z][A-Za-z ,;'()-]{25,140}\.(?= |$)")
 

@@ -22,15 +22,16 @@ def _image_processor(tile_size):
 
 class Canvas:
     """The canvas that the image processor picks for an image of `image_size` (height, width): `grid`, its rows and columns of
-    tiles; `scale`, its pixels for one of the image along x and y; `offset`, where the image's left top corner is on it."""
+    tiles; `scale`, its pixels for one of the image along x and y; `offset`, where the image's left top corner is on it; `cuts`,
+    where tiles meet along x and y."""
 
     def __init__(self, image_size, tile_size, image_processor=None):
         image_processor = image_processor or _image_processor(tile_size)
-        self.tile_size, self.grid = tile_size, image_processor.get_image_grid(*image_size)
-        canvas_size = self.grid[0] * tile_size, self.grid[1] * tile_size
-        top, left, height, width = get_content_box(image_size, canvas_size)
+        self.grid = image_processor.get_image_grid(*image_size)
+        top, left, height, width = get_content_box(image_size, [count * tile_size for count in self.grid])
         self.scale = np.array([width / image_size[1], height / image_size[0]])
         self.offset = np.array([left, top])
+        self.cuts = [range(tile_size, count * tile_size, tile_size) for count in self.grid[::-1]]
 
     def to_canvas(self, points):
         """Points of the image, (..., 2) as (x, y), on the canvas."""
@@ -44,8 +45,7 @@ class Canvas:
 
         quad = self.to_canvas(quad)
         low, high = quad.min(axis=0) - MIN_DISTANCE_INSIDE, quad.max(axis=0) + MIN_DISTANCE_INSIDE
-        cuts = [[self.tile_size * step for step in range(1, count)] for count in (self.grid[1], self.grid[0])]
-        xs, ys = ([low[i], *(cut for cut in cuts[i] if low[i] < cut < high[i]), high[i]] for i in (0, 1))
+        xs, ys = ([low[i], *(cut for cut in self.cuts[i] if low[i] < cut < high[i]), high[i]] for i in (0, 1))
         if len(xs) == len(ys) == 2:
             return "inside"
         areas = []

@@ -9,7 +9,6 @@ reading order, filled up with 0; all of it is [`IGNORED`] where there are more c
 import random
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -115,22 +114,14 @@ def crop_page(rng, page, characters, side):
 
 @dataclass
 class Kind:
-    """A kind of batches of pages.
+    """A kind of batches of pages. With `num_crops`, an encoder sees, instead of each page, so many parts of it, each about as
+    large as a view; nothing is asked about them."""
 
-    Args:
-        size (`int`): `PageOptions.tile_size`, which their sizes follow.
-        is_tiled (`bool`): whether the image processor tiles them.
-        num_crops (`int`): instead of each page, an encoder sees so many parts of it, each about as large as a view; nothing is
-            asked about them.
-        batch_size (`int`): pages of a batch.
-        share (`float`): how often the kind is drawn, relative to others.
-    """
-
-    size: int = 336
-    is_tiled: bool = True
+    size: int = 336  # `PageOptions.tile_size`, which the sizes of the pages follow
+    is_tiled: bool = True  # by the image processor
     num_crops: int = 0
-    batch_size: int = 4
-    share: float = 1.0
+    batch_size: int = 4  # in pages
+    share: float = 1.0  # how often the kind is drawn, relative to others
 
 
 class Pages:
@@ -147,24 +138,20 @@ class Pages:
 
     def __init__(self, seed, processor, kinds, max_text=600, num_scribbles=0, **options):
         self.seed, self.max_text, self.num_scribbles = seed, max_text, num_scribbles
-        self.kinds, self.processors = [Kind(**kind) for kind in kinds], []
+        self.kinds = [Kind(**kind) for kind in kinds]
         self.options = [PageOptions(tile_size=kind.size, **options) for kind in self.kinds]
-        for kind in self.kinds:
-            self.processors.append(copy(processor))
-            self.processors[-1].image_processor = copy(processor.image_processor)
-            self.processors[-1].image_processor.do_dynamic_tiling = kind.is_tiled
-
-    def choose(self, number):
-        """`tuple`: the index of the kind of a batch, and a `random.Random`."""
-        rng = random.Random(f"{self.seed}/{number}")
-        return rng.choices(range(len(self.kinds)), [kind.share for kind in self.kinds])[0], rng
+        self.processors = {False: copy(processor), True: copy(processor)}
+        for is_tiled, own in self.processors.items():
+            own.image_processor = copy(processor.image_processor)
+            own.image_processor.do_dynamic_tiling = is_tiled
 
     def draw(self, number):
-        """`tuple`: the pages of a batch, their [`Kind`], the processor they are for, and a `random.Random`."""
-        which, rng = self.choose(number)
-        kind, options = self.kinds[which], self.options[which]
+        """`tuple`: the pages of a batch, an iterator that makes them, their [`Kind`], the processor they are for, and a
+        `random.Random`."""
+        rng = random.Random(f"{self.seed}/{number}")
+        kind, options = rng.choices(list(zip(self.kinds, self.options)), [kind.share for kind in self.kinds])[0]
         rows = range(number * 64, number * 64 + kind.batch_size)
-        return [make_page(self.seed, row, options) for row in rows], kind, self.processors[which], rng
+        return (make_page(self.seed, row, options) for row in rows), kind, self.processors[kind.is_tiled], rng
 
     def make_images(self, number):
         """`dict` of tensors: the inputs of the vision tower, the `labels` of its visual tokens, and, if nothing is tiled,
@@ -178,24 +165,23 @@ class Pages:
         inputs = image_processor([image for image, _ in parts], return_tensors="pt")
         inputs["labels"] = torch.cat([label_image(image.size, where, image_processor) for image, where in parts])
         if not image_processor.do_dynamic_tiling:
-            size = image_processor.patch_size // 2
-            inputs["fine_labels"] = torch.stack(
-                [label_image(im.size, where, image_processor, size) for im, where in parts]
-            )
+            half = image_processor.patch_size // 2
+            labels = [label_image(image.size, where, image_processor, half) for image, where in parts]
+            inputs["fine_labels"] = torch.stack(labels)
         return dict(inputs)
 
     def make_batch(self, number):
         """`dict` of tensors: of a kind with `num_crops`, what [`make_images`] makes, else what [`make_conversations`] does."""
-        is_cropped = self.kinds[self.choose(number)[0]].num_crops > 0
-        return self.make_images(number) if is_cropped else self.make_conversations(number)
+        _, kind, *_ = self.draw(number)
+        return self.make_images(number) if kind.num_crops else self.make_conversations(number)
 
     def make_conversations(self, number):
         """`dict` of tensors: what a [`FilaDataCollator`] makes of pages and the questions about them."""
         pages, _, processor, _ = self.draw(number)
-        image_processor = processor.image_processor
-        num_tokens = max(image_processor.get_number_of_image_tokens(*page.image.size[::-1]) for page in pages)
-        collator = FilaDataCollator(processor, max_length=num_tokens + self.max_text)
-        return collator([{"messages": make_messages(page.samples), "images": [page.image]} for page in pages])
+        rows = [{"messages": make_messages(page.samples), "images": [page.image]} for page in pages]
+        count_tokens = processor.image_processor.get_number_of_image_tokens
+        num_tokens = max(count_tokens(*row["images"][0].size[::-1]) for row in rows)
+        return FilaDataCollator(processor, max_length=num_tokens + self.max_text)(rows)
 
     def make_cells(self, number):
         """`dict` of tensors: conversations about pages whose visual tokens are labels. `input_ids`, `position_ids`,
@@ -206,35 +192,33 @@ class Pages:
         The first `num_scribbles` batches are scribbles, with more and more lines. In these there is nothing to guess: they
         teach, in short sequences, to look where the next character is.
         """
+        processor = self.processors[False]
+        side = processor.image_processor.size["height"] // processor.image_processor.patch_size
         if number < self.num_scribbles:
-            rng, processor = random.Random(f"{self.seed}/{number}"), self.processors[0]
-            side = processor.image_processor.size["height"] // processor.image_processor.patch_size
+            rng, noise = random.Random(f"{self.seed}/{number}"), 0
             num_lines = 1 + number * MAX_LINES // self.num_scribbles
             scribbles = [scribble(rng, side, num_lines) for _ in range(4 * self.kinds[0].batch_size)]
             parts = [(labels, (side, side), make_messages([("Read.", text)])) for labels, text in scribbles]
         else:
-            pages, _, processor, rng = self.draw(number)
-            label = partial(label_image, image_processor=processor.image_processor)
-            parts = [
-                (label(page.image.size, locate_characters(page)), page.image.size[::-1], make_messages(page.samples))
-                for page in pages
-            ]
-        noise = 0 if number < self.num_scribbles else rng.uniform(0, MAX_NOISE)
+            (pages, _, processor, rng), parts = self.draw(number), []
+            noise = rng.uniform(0, MAX_NOISE)
+            for page in pages:
+                labels = label_image(page.image.size, locate_characters(page), processor.image_processor)
+                parts.append((labels, page.image.size[::-1], make_messages(page.samples)))
         collator, rows, cells = FilaDataCollator(processor), [], []
-        num_view = (processor.image_processor.size["height"] // processor.image_processor.patch_size) ** 2
         for labels, image_size, messages in parts:
-            encoded = {key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()}
+            row = {key: torch.tensor(ids) for key, ids in collator.encode(messages, [image_size]).items()}
+            row["attention_mask"] = torch.ones_like(row["labels"])
+            row["position_ids"] = torch.arange(len(row["labels"]))
             is_kept = (labels != 0).any(dim=-1) | torch.tensor([rng.random() < EMPTY_SHARE for _ in labels])
-            if len(labels) > num_view and rng.random() < 0.5:
-                is_kept[:num_view] = False  # the global view, so that the tiles are read
-            is_shown = encoded["input_ids"] != processor.image_token_id
+            if len(labels) > side**2 and rng.random() < 0.5:
+                is_kept[: side**2] = False  # the global view, so that the tiles are read
+            is_shown = row["input_ids"] != processor.image_token_id
             is_shown[~is_shown] = is_kept
-            row = {key: ids[is_shown] for key, ids in {**encoded, "position_ids": torch.arange(len(is_shown))}.items()}
-            rows.append({key: ids[: int(is_kept.sum()) + self.max_text] for key, ids in row.items()})
+            rows.append({key: ids[is_shown][: int(is_kept.sum()) + self.max_text] for key, ids in row.items()})
             cells.append(labels[is_kept])
-        paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED, "position_ids": 0}
-        batch = {key: pad_sequence([row[key] for row in rows], True, value) for key, value in paddings.items()}
-        batch["attention_mask"] = pad_sequence([torch.ones_like(row["labels"]) for row in rows], True)
+        paddings = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORED}
+        batch = {key: pad_sequence([row[key] for row in rows], True, paddings.get(key, 0)) for key in rows[0]}
         return {**batch, "cells": torch.cat(cells), "noise": torch.tensor(noise)}
 
 

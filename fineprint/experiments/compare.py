@@ -95,9 +95,7 @@ def read_words(network, processor, options):
         low, high = (points - half) // side, (points + half) // side
         words = pd.DataFrame({"word": characters.words, "x": low[:, 0], "y": low[:, 1], "right": high[:, 0]})
         words["bottom"], words["place"] = high[:, 1], [place is not None for place in places]
-        words["read"] = [
-            place is not None and found[place] == index for place, index in zip(places, characters.indices)
-        ]
+        words["read"] = [bool(place and found[place] == index) for place, index in zip(places, characters.indices)]
         for _, word in words.groupby("word"):
             if word["place"].all():  # its cells hold no more than can be named
                 is_inside = word["x"].min() == word["right"].max() and word["y"].min() == word["bottom"].max()
@@ -114,7 +112,7 @@ def run_strategy(options, fusion_type, seed):
         if not (folder / WEIGHTS).exists():
             settings = dict(options.encoder)
             pages = make_pages(options, settings, processor.for_model(network.model[0].config), seed)
-            train_network(network, pages.make_images, folder, settings)
+            train_network(network, pages.make_images, folder, **settings)
             with new_files(folder) as new:
                 save_file(network.state_dict(), new / WEIGHTS)
         network.load_state_dict(load_file(folder / WEIGHTS))

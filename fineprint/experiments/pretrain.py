@@ -16,6 +16,7 @@ import time
 import torch
 from accelerate.utils import broadcast
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from fila.common.arguments import UserError, make_options
@@ -147,9 +148,7 @@ class WholeTraining(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.model = model.model  # so that parameters have the names that they have there
-        if not model.config.tie_word_embeddings:
-            self.lm_head = model.lm_head
+        self.model = model.model  # so that parameters have the names that they have there; the head is tied
         encoder = EncoderPretraining(model)
         self.heads, self.whole, self.encoder = encoder.heads, [model], [encoder]  # in lists: their modules are here
         for head in self.heads:  # so that they learn before the encoder learns from them
@@ -165,9 +164,7 @@ class DecoderPretraining(nn.Module):
 
     def __init__(self, model, cell_embedding):
         super().__init__()
-        self.language_model = model.model.language_model
-        if not model.config.tie_word_embeddings:  # otherwise it is the embedding of the former
-            self.lm_head = model.lm_head
+        self.language_model = model.model.language_model  # its embedding is the head, too
         self.model = [model]  # in a list: its vision is not trained
         self.image_token_id, self.cell_embedding = model.config.image_token_id, cell_embedding
 
@@ -196,10 +193,7 @@ class Clock(TrainerCallback):
     first one's clock counts, so that all have the same learning rate and the same end."""
 
     def __init__(self, seconds):
-        self.seconds, self.waited, self.elapsed, self.start = seconds, 0.0, 0.0, None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.start = time.perf_counter()
+        self.seconds, self.waited, self.elapsed, self.start = seconds, 0.0, 0.0, time.perf_counter()
 
     def progress(self):
         """`float`: the share of the time that was over after the last step."""
@@ -235,17 +229,14 @@ class PageTrainer(FilaTrainer):
         if self.clock is None:
             return super().create_scheduler(num_training_steps, optimizer)
         num_warmup, clock = max(1, self.args.get_warmup_steps(num_training_steps)), self.clock
-
-        def factor(step):
-            return min(1.0, (step + 1) / num_warmup) * 0.5 * (1 + math.cos(math.pi * clock.progress()))
-
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer if optimizer is None else optimizer, factor
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer,
+            lambda step: min(1.0, (step + 1) / num_warmup) * 0.5 * (1 + math.cos(math.pi * clock.progress())),
         )
         return self.lr_scheduler
 
 
-def train_network(network, make_batch, output, settings):
+def train_network(network, make_batch, output, max_seconds=None, vision_lr=None, fusion_lr=None, **settings):
     """Trains a network that returns its loss, on the batches that `make_batch` makes of the numbers from 0 on. Without
     `max_seconds`, it goes on from the last checkpoint in the folder `output`.
 
@@ -253,15 +244,13 @@ def train_network(network, make_batch, output, settings):
         network (`nn.Module`)
         make_batch (`Callable`): from a number to a `dict` of tensors.
         output (`Path`): folder of the checkpoints and of the log.
-        settings (`dict`): options of TrainingArguments, of which `max_steps` is needed, and of [`PageTrainer`].
+        max_seconds, vision_lr, fusion_lr: see [`PageTrainer`].
+        settings: options of TrainingArguments, of which `max_steps` is needed.
     """
-    names = ("max_seconds", "vision_lr", "fusion_lr")
-    own = {name: settings[name] for name in names if name in settings}
     fixed = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential"}  # of whole batches, in order
     fixed |= {"output_dir": str(output), "report_to": "none", "save_total_limit": 1, "remove_unused_columns": False}
-    fixed |= {"accelerator_config": {"dispatch_batches": False}, "disable_tqdm": False}
-    fixed |= {name: value for name, value in settings.items() if name not in names}
-    if "max_seconds" in own:
+    fixed |= {"accelerator_config": {"dispatch_batches": False}, "disable_tqdm": False, **settings}
+    if max_seconds is not None:
         fixed["save_strategy"] = "no"
     arguments = make_options(TrainingArguments, fixed, output.name)
     if arguments.n_gpu > 1:
@@ -271,6 +260,7 @@ def train_network(network, make_batch, output, settings):
         shutil.rmtree(folder)
     numbers = range(arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size)
     data = {"train_dataset": numbers, "data_collator": lambda numbers: make_batch(*numbers)}
+    own = {"max_seconds": max_seconds, "vision_lr": vision_lr, "fusion_lr": fusion_lr}
     trainer = PageTrainer(network, arguments, **data, **own)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     (output / LOG).write_text(json.dumps(trainer.state.log_history, indent=2) + "\n")

@@ -7,7 +7,7 @@
 Four parts: `encoder` and `decoder` are pretrained each for itself (see pretrain.py), then come both stages of the paper. With
 `--parts encoder` and `--parts decoder` the first two run in two processes at once. Started again, it continues where it was:
 what is whole is kept, and a training continues from its last checkpoint. The model is then in the folder `model`, in bfloat16,
-in shards of at most 15 MB; `--to_root` puts it at the root of this repository.
+in shards of at most 15 MB.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,11 @@ from transformers import AutoProcessor, GenerationConfig
 from transformers.hf_argparser import HfArg
 
 from fila import FilaConfig, FilaForConditionalGeneration
-from fila.common.arguments import UserError, make_options, parse_arguments, run_command
+from fila.common.arguments import UserError, library_errors, make_options, parse_arguments, run_command
 from fila.common.files import new_files
 from fila.common.layout import ROOT, TEXT_PREFIX, image_grid_pinpoints
+from fila.fineprint.experiments import pretrain
 from fila.fineprint.experiments.cells import Kind, Pages
-from fila.fineprint.experiments.pretrain import (
-    CellEmbedding,
-    DecoderPretraining,
-    EncoderPretraining,
-    WholeTraining,
-    train_network,
-)
 
 NUM_FITTED = 100  # batches
 PARTS = ("encoder", "decoder", "stage1", "stage2")
@@ -45,10 +39,7 @@ class CheckpointArguments:
     parts: list[str] = HfArg(default_factory=lambda: list(PARTS), help=f"Which to do: {', '.join(PARTS)}.")
     start: str | None = HfArg(default=None, help="FILA to start from; without it, random weights.")
     model: dict = HfArg(default_factory=dict, help="Changes to the config at the root, of random weights.")
-    canvas_scales: list[int] = HfArg(
-        default_factory=lambda: [1],
-        help="How often as large as the paper's canvases of this tile size canvases may be.",
-    )
+    canvas_scales: list[int] = HfArg(default_factory=lambda: [1], help="Sides of canvases, in the paper's sides.")
     tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels.")
     assets: str | None = HfArg(default=None, help="Fonts and texts from `--pack`; without it, what is installed.")
     seed: int = HfArg(default=0, help="Of the first weights and of the pages.")
@@ -56,12 +47,10 @@ class CheckpointArguments:
     decoder: dict = HfArg(default_factory=dict, help="The same.")
     stage1: dict = HfArg(default_factory=dict, help="The same, and vision_lr and fusion_lr.")
     stage2: dict = HfArg(default_factory=dict, help="The same.")
-    to_root: bool = HfArg(default=False, help="Replace the checkpoint at the root of this repository.")
 
     def __post_init__(self):
-        for part in self.parts:
-            if part not in PARTS:
-                raise UserError(f"parts has {part!r}; allowed are {', '.join(PARTS)}.")
+        for part in set(self.parts) - set(PARTS):
+            raise UserError(f"parts has {part!r}; allowed are {', '.join(PARTS)}.")
         for part in PARTS:
             if getattr(self, part) and not getattr(self, part).get("kinds"):
                 raise UserError(f"There are no kinds of pages in {part}.")
@@ -79,10 +68,8 @@ def make_model(options):
     if options.start is None:
         model = FilaForConditionalGeneration(FilaConfig(**{**config, "dtype": "float32"}))
     else:
-        try:
+        with library_errors(f"start {options.start} is no FILA that can be loaded"):
             model = FilaForConditionalGeneration.from_pretrained(options.start, dtype="float32")
-        except (OSError, ValueError) as error:
-            raise UserError(f"start {options.start} is no FILA that can be loaded: {error}") from error
     model.generation_config = GenerationConfig.from_pretrained(ROOT)
     processor = AutoProcessor.from_pretrained(ROOT, trust_remote_code=True)
     processor.image_processor.size = {"height": side, "width": side}
@@ -102,11 +89,11 @@ def make_cell_embedding(options, model, processor):
     """[`CellEmbedding`]: that of a trained model, on pages of the decoder, or a random one for a model of random weights."""
     if options.start is not None:
         pages = make_pages(options, dict(options.decoder), processor.for_model(model.config), options.seed)
-        return CellEmbedding.fit(model, map(pages.make_images, range(NUM_FITTED)))
+        return pretrain.CellEmbedding.fit(model, map(pages.make_images, range(NUM_FITTED)))
     with torch.no_grad():  # so that the projector begins with vectors about as large as those to be learnt
         model.model.multi_modal_projector.linear_2.weight *= 0.1
     text_config = model.config.text_config
-    return CellEmbedding.random(text_config.hidden_size, text_config.initializer_range)
+    return pretrain.CellEmbedding.random(text_config.hidden_size, text_config.initializer_range)
 
 
 def load_parts(model, options, parts):
@@ -123,45 +110,39 @@ def train_part(options, part):
         return
     model, processor = make_model(options)
     pages = make_pages(options, settings, processor.for_model(model.config), options.seed * len(PARTS) + number)
-    if part in ("encoder", "decoder"):
-        embedding = make_cell_embedding(options, model, processor)
     if part == "encoder":
-        train_network(EncoderPretraining(model, embedding), pages.make_images, folder, settings)
+        network = pretrain.EncoderPretraining(model, make_cell_embedding(options, model, processor))
+        make_batch = pages.make_images
     elif part == "decoder":
-        network = DecoderPretraining(model, embedding)
+        network = pretrain.DecoderPretraining(model, make_cell_embedding(options, model, processor))
+        make_batch = pages.make_cells
         if options.start is None:
             network.begin_as_cells(processor.tokenizer)
-        train_network(network, pages.make_cells, folder, settings)
     else:
         load_parts(model, options, PARTS[:number])
         model.set_training_stage(number - 1)
-        train_network(WholeTraining(model), pages.make_batch, folder, settings)
-    weights = {name: value for name, value in model.state_dict().items() if is_trained(part, name)}
+        network, make_batch = pretrain.WholeTraining(model), pages.make_batch
+    pretrain.train_network(network, make_batch, folder, **settings)
+    weights = {
+        name: value
+        for name, value in model.model.state_dict(prefix="model.").items()  # without the head, which is tied
+        if part.startswith("stage") or name.startswith(TEXT_PREFIX) == (part == "decoder")
+    }
     if PartialState().is_main_process:
         with new_files(folder) as new:
             save_file(weights, new / WEIGHTS)
     PartialState().wait_for_everyone()
 
 
-def is_trained(part, name):
-    """Whether a part trains the weight of this name."""
-    if name == "lm_head.weight":
-        return False  # tied to the embeddings
-    return part in ("stage1", "stage2") or name.startswith(TEXT_PREFIX) == (part == "decoder")
-
-
 def write_model(options):
     """Writes the model that all parts have trained."""
     model, processor = make_model(options)
     load_parts(model, options, PARTS)
-    model.tie_weights()
     model.to(torch.bfloat16)
-    output = ROOT if options.to_root else Path(options.output_dir) / "model"
+    output = Path(options.output_dir) / "model"
     with new_files(output) as folder:
-        model.save_pretrained(folder, **({} if options.to_root else {"max_shard_size": "15MB"}))
+        model.save_pretrained(folder, max_shard_size="15MB")
         processor.save_pretrained(folder)
-        for path in folder.glob("*.py") if options.to_root else ():
-            path.unlink()  # they are the files that this process runs
     print(f"{output}: {model.num_parameters() / 1e6:.1f} M parameters")
 
 

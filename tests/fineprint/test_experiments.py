@@ -30,7 +30,7 @@ def test_recipes_make_pages_and_a_model(path):
         if settings:
             options.assets = None
             pages = train_checkpoint.make_pages(options, settings, processor, 0)
-            assert len(pages.draw(0)[0]) > 0
+            assert len(list(pages.draw(0)[0])) > 0
 
 
 @pytest.mark.parametrize(

@@ -409,12 +409,20 @@ def test_a_pack_makes_pages_where_neither_fonts_nor_faker_are_installed(tmp_path
         patch.setattr(fonts, "find_families", lambda assets: some)
         generate.main(["--pack", "true", "--output_dir", str(tmp_path / "pack")])
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.[ot]tf")) < 1_000_000
+
+    def read(families):
+        return {
+            name: {style: (face.path.split("/")[-1], face.weight) for style, face in faces.items()}
+            for name, faces in families.items()
+        }
+
+    assert read(fonts.find_families(tmp_path / "pack")) == read(some)
     script = f"""
 import hashlib, sys
 sys.modules.update(dict.fromkeys(("faker", "wonderwords", "fontTools", "matplotlib")))
 from fila.fineprint import fonts
 from fila.fineprint.pages import PageOptions, make_page
-fonts._find_faces = None
+fonts._SYSTEM = fonts._PACKAGED = None
 made = [make_page(0, 1, PageOptions(split=split, tile_size=112, assets={str(tmp_path / "pack")!r})) for split in fonts.SPLITS]
 print(*[hashlib.sha256(page.image.tobytes()).hexdigest() for page in made])
 """

@@ -98,7 +98,7 @@ def test_batches_are_the_same_whenever_they_are_made_and_no_page_comes_twice(pro
 def test_cells_of_the_decoder_are_those_of_its_visual_tokens_in_their_places(processor):
     pages, num_kept = Pages(3, processor, [TILED], max_text=100_000), 0
     for number in range(4):
-        batch, (drawn, _, _, _) = pages.make_cells(number), pages.draw(number)
+        batch, drawn = pages.make_cells(number), list(pages.draw(number)[0])
         is_image, cells = batch["input_ids"] == processor.image_token_id, iter(batch["cells"])
         for page, row, positions in zip(drawn, is_image, batch["position_ids"]):
             labels = label_image(page.image.size, locate_characters(page), processor.image_processor)
@@ -210,14 +210,14 @@ def test_interrupted_training_goes_on_with_the_batches_that_it_has_not_seen(tmp_
             torch.manual_seed(0)
             network, drawn = Regression(2, 1), []
             try:
-                pretrain.train_network(network, make_batch, tmp_path / name, settings)
+                pretrain.train_network(network, make_batch, tmp_path / name, **settings)
             except KeyboardInterrupt:
                 assert interrupted == 5
         results[name] = network.weight
     assert drawn == [4, 5, 6, 7]
     assert torch.equal(results["whole"], results["interrupted"])
     with pytest.raises(UserError, match="options of whole do not fit: .*max_stepz"):
-        pretrain.train_network(network, make_batch, tmp_path / "whole", {"max_stepz": 8})
+        pretrain.train_network(network, make_batch, tmp_path / "whole", max_stepz=8)
 
 
 def test_training_ends_in_time_with_a_learning_rate_of_nearly_nothing(tmp_path):
@@ -226,7 +226,7 @@ def test_training_ends_in_time_with_a_learning_rate_of_nearly_nothing(tmp_path):
         return {"x": torch.tensor([[float(number), 1.0]])}
 
     settings = {"max_steps": 10_000, "max_seconds": 2, "logging_steps": 1, "use_cpu": True, "learning_rate": 0.1}
-    pretrain.train_network(Regression(2, 1), make_batch, tmp_path / "timed", settings)
+    pretrain.train_network(Regression(2, 1), make_batch, tmp_path / "timed", **settings)
     log = [entry for entry in json.loads((tmp_path / "timed" / pretrain.LOG).read_text()) if "loss" in entry]
     assert 5 < len(log) < 60
     assert max(entry["learning_rate"] for entry in log) > 0.05 > 0.01 > log[-1]["learning_rate"]
