@@ -322,7 +322,7 @@ def heading(page, style, width, height, noun="heading"):
 
 
 def margin(page, style, width, height, noun):
-    """The line at the top or the foot of a page, or a caption: one to three short texts."""
+    """The line at the top or the foot of a page: one to three short texts."""
     rng, block = page.rng, Block(noun, width, style.pitch)
     aligns = rng.choice([[0], [0.5], [1], [0, 1], [0, 0.5, 1]])
     for align in aligns:
