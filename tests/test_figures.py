@@ -26,6 +26,7 @@ NAMES = {
     "none": ["tiles alone (LLaVA-NeXT)"],
     "channel_concat": ["channel concatenation"],
     "cross_attention": ["cross-attention (Mini-Gemini)"],
+    "convnext": ["ConvNeXt alone"],
     "torn": ["torn by a cut"],
     "drop": ["drop, in points"],
     "paper_tokens": ["image tokens"],
