@@ -137,7 +137,7 @@ def main(arguments=None):
         )
     folder.mkdir(parents=True, exist_ok=True)
     names = [] if options.table else options.names or runs
-    # Processes share nothing. At toy sizes, where imports would take most of the time, they start with the libraries loaded.
+    # Processes share no memory, but at toy sizes: there they start with the libraries loaded, whose import would take most time.
     context = multiprocessing.get_context("forkserver" if options.preset == "small" else "spawn")
     context.set_forkserver_preload(sorted({f"fila.benchmarks.{runs[name][0].split()[0]}" for name in names}))
     failed = []

@@ -3,6 +3,7 @@
 """The kinds of blocks. Each function draws one into a width and a height, or raises `DoesNotFit`."""
 
 import textwrap
+from string import ascii_lowercase, ascii_uppercase
 
 from fila.fineprint.marks import Block, mix
 from fila.fineprint.texts import LABELS, TABLES, DoesNotFit
@@ -172,7 +173,8 @@ def sequence(page, style, width, height):
     for number in range(draw_count(rng, 2, 10, height, style.pitch)):
         middle, radius = (number + 0.5) * style.pitch, style.capital * 0.22
         if is_sign:
-            sign = look.translate({ord("1"): str(number + 1), ord("a"): ord("a") + number, ord("A"): ord("A") + number})
+            signs = {"1": str(number + 1), "a": ascii_lowercase[number], "A": ascii_uppercase[number]}
+            sign = look.translate(str.maketrans(signs))
             block.write(style, sign, style.capital * 0.3, middle, style.body, style.accent)
         elif look:
             fill = style.accent if look == "dot" else None

@@ -153,5 +153,6 @@ def pack_fonts(folder):
 
     (folder / "fonts").mkdir()
     options = [f"--text={''.join(CHARACTERS)}", "--layout-features=", "--notdef-outline", "--name-IDs=*"]
-    for path in {face.path for faces in find_families(None).values() for face in faces.values()}:
+    options += ["--name-languages=*", "--name-legacy"]  # so that each family keeps its name
+    for path in sorted({face.path for faces in find_families(None).values() for face in faces.values()}):
         subset.main([path, f"--output-file={folder / 'fonts' / Path(path).name}", *options])

@@ -8,7 +8,7 @@
 
 A first argument that ends in .yaml is a recipe: values for any option, which the command line overrides.
 
-fineprint/README.md says what is in the folder, and on what the pages depend.
+fineprint/README.md says what is in the folder, and what the pages depend on.
 """
 
 import io

@@ -340,7 +340,9 @@ class Page:
 
     def wait_for_answer(self, number, text=""):
         """Waits until answer `number`, counted from 1, has this text in it, or any."""
-        return self.wait(lambda: [answer for answer in self.answers()[number - 1 :] if answer and text in answer])[0]
+        return self.wait(
+            lambda: [answer for answer in self.answers()[number - 1 : number] if answer and text in answer]
+        )[0]
 
 
 @pytest.mark.slow

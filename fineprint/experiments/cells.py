@@ -146,7 +146,7 @@ class Pages:
             own.image_processor.do_dynamic_tiling = is_tiled
 
     def draw(self, number):
-        """`tuple`: the pages of a batch, an iterator that makes them, their [`Kind`], the processor they are for, and a
+        """`tuple`: an iterator over the pages of a batch, their [`Kind`], the processor they are for, and a
         `random.Random`."""
         rng = random.Random(f"{self.seed}/{number}")
         kind, options = rng.choices(list(zip(self.kinds, self.options)), [kind.share for kind in self.kinds])[0]

@@ -193,7 +193,10 @@ class Clock(TrainerCallback):
     first one's clock counts, so that all have the same learning rate and the same end."""
 
     def __init__(self, seconds):
-        self.seconds, self.waited, self.elapsed, self.start = seconds, 0.0, 0.0, time.perf_counter()
+        self.seconds, self.waited, self.elapsed, self.start = seconds, 0.0, 0.0, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.perf_counter()
 
     def progress(self):
         """`float`: the share of the time that was over after the last step."""

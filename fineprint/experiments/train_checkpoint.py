@@ -39,7 +39,9 @@ class CheckpointArguments:
     parts: list[str] = HfArg(default_factory=lambda: list(PARTS), help=f"Which to do: {', '.join(PARTS)}.")
     start: str | None = HfArg(default=None, help="FILA to start from; without it, random weights.")
     model: dict = HfArg(default_factory=dict, help="Changes to the config at the root, of random weights.")
-    canvas_scales: list[int] = HfArg(default_factory=lambda: [1], help="Sides of canvases, in the paper's sides.")
+    canvas_scales: list[int] = HfArg(
+        default_factory=lambda: [1], help="How many times as large as the paper's at this tile size canvases are."
+    )
     tile_size: int = HfArg(default=336, help="Side of the ViT's tiles in pixels.")
     assets: str | None = HfArg(default=None, help="Fonts and texts from `--pack`; without it, what is installed.")
     seed: int = HfArg(default=0, help="Of the first weights and of the pages.")

@@ -5,6 +5,7 @@
 import contextlib
 import itertools
 import json
+import multiprocessing
 import operator
 import re
 import subprocess
@@ -68,8 +69,8 @@ def check_load_data(row):
     rest = row["bytes_mb_per_batch"] - pixels / 1e6
     assert 0 < rest < 0.1
     assert row["floats_mb_per_batch"] == pytest.approx(4 * pixels / 1e6 + rest)
-    for side in ("bytes", "floats"):  # two workers, which share the libraries with this process, as those of train.py do
-        assert 10 < row[f"{side}_peak_mib"] < 200
+    for side in ("bytes", "floats"):  # two workers; where they are forks, they share the libraries with their parent
+        assert 10 < row[f"{side}_peak_mib"] < (200 if multiprocessing.get_start_method() == "fork" else 2000)
 
 
 def check_wait_for_data(row):
