@@ -33,6 +33,7 @@ class TrainingProgress(TrainerCallback, ExportableState):
         if isinstance(sampler, LengthGroupedSampler):
             # state.epoch is epoch + (step + 1) / steps: exact at the start of an epoch, below the next one within it.
             sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))
+            sampler.lengths = sampler.lengths[:]  # a list, where a column of datasets takes a minute for a million rows
 
 
 class FilaTrainer(Trainer):

@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from trainings import llava, run, write_json
 
@@ -50,6 +51,16 @@ def test_run_resumed_at_any_step_sees_the_same_samples(model_folder, tmp_path, m
         assert seen == expected[num_batches:], step
         actual = load_file(resumed / "model.safetensors")
         assert all(torch.equal(actual[name], tensor) for name, tensor in weights.items()), step
+
+
+def test_start_of_an_epoch_does_not_read_row_by_row(model_folder, tmp_path, monkeypatch):
+    data = write_json(tmp_path / "data.json", [llava("Hi " * (number % 4), f"{number}.") for number in range(200)])
+    read, get_row = [], Dataset.__getitem__
+    for strategy in ("random", "group_by_length"):  # the first run checks the rows
+        options = ["--max_steps", 1, "--train_sampling_strategy", strategy, "--save_strategy", "no"]
+        run(model_folder, data, tmp_path / strategy, *options, "--per_device_train_batch_size", 2)
+        monkeypatch.setattr(Dataset, "__getitem__", lambda self, key: read.append(key) or get_row(self, key))
+    assert 2 <= len(read) < 50
 
 
 RESUME = ["--stage", "2", "--per_device_train_batch_size", "4", "--num_train_epochs", "2", "--learning_rate", "1e-3"]
