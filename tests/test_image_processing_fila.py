@@ -91,6 +91,7 @@ def test_more_canvases_never_blow_up_what_fits_one_of_the_five(height, width, mo
         scales.append(min(336 * rows / height, 336 * columns / width))
         counts.append(rows * columns)
         kept.append(min(scales[-1], 1))
+    assume(min(height, width) * kept[0] >= 1)  # of what becomes thinner than a pixel, transformers keeps nothing anyway
     assert kept[1] >= kept[0] * 0.999  # sizes are rounded to whole pixels
     if scales[0] >= 1:
         assert scales[1] <= scales[0] and counts[1] <= counts[0]
