@@ -97,6 +97,8 @@ test-setup: setup $(FLOOR)/.installed $(DEEPSPEED)/.installed $(TRANSFORMERS_TES
 
 # The commands that tests start have one thread, too: there is a test process for each core.
 test: export OMP_NUM_THREADS = 1
+# Where writing bytecode is switched off, each of them would compile PyTorch and transformers anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test:
 	$(MAKE) --jobs test-setup
 	$(MAKE) lint

@@ -327,8 +327,7 @@ def test_cells_that_changed_places_are_found(titles, column):
     tables = {tuple(names): read_table(run_all.README.read_text(), names) for names in (TITLES, FILE_TITLES)}
     rows = tables[tuple(titles)]
     pairs = [(a, b) for a, b in itertools.pairwise(rows) if a[column] != b[column]]
-    assert pairs
-    for first, second in pairs:
+    for first, second in pairs or [(rows[0], {column: "of another table"})]:
         first[column], second[column] = second[column], first[column]
         text = "\n".join(make_table(names, table) for names, table in tables.items())
         with contextlib.suppress(KeyError, ValueError):  # there is no such record or field
