@@ -5,6 +5,7 @@
 import math
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,8 @@ class PageOptions:
         for name, (low, high) in {**limits, "max_questions": (1, 100), "photographed": (0, 1)}.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be from {low} to {high:g}.")
+        if self.assets is not None and not Path(self.assets, "fonts").is_dir():
+            raise UserError(f"assets={self.assets!r} is not possible: it must be a folder that --pack has written.")
 
 
 class Sample(NamedTuple):

@@ -448,6 +448,7 @@ def test_preview_shows_boxes_and_cuts(tmp_path):
         ("--min_text_height 90", "min_text_height=90.0 is not possible: it must be from 4 to 16"),
         ("--tile_size 50", "tile_size=50 is not possible: it must be from 56 to 1344"),
         ("--num_test -1", "num_test=-1 is not possible: it must be 0 or more"),
+        ("--assets nowhere", "assets='nowhere' is not possible: it must be a folder that --pack has written"),
         ("--max_questions 0", "max_questions=0 is not possible: it must be from 1"),
         ("--num_train 0 --num_validation 0 --num_test 0", "there is nothing to make"),
     ],
