@@ -28,12 +28,8 @@ from fila.common.layout import REMOTE_CODE_FILES, ROOT
 MODEL_FILES = [
     *("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "chat_template.jinja"),
     *("tokenizer.json", "tokenizer_config.json", "README.md", "LICENSE", *REMOTE_CODE_FILES),
-    *(
-        "assets/architecture.svg",
-        "assets/app.png",
-        "assets/foreign.png",
-        "assets/receipt.png",
-    ),  # which the card shows and asks about
+    # Which the card shows and asks about.
+    *("assets/architecture.svg", "assets/app.png", "assets/foreign.png", "assets/receipt.png"),
 ]
 NOTE = """
 > This is the model alone; `pip install transformers torch torchvision timm` is enough to load it. Other commands and pages
